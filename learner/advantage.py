@@ -1,0 +1,215 @@
+"""What each transition is worth: step-aware, group-relative advantages (TAFS-GRPO; ARCHITECTURE.md, "Credit").
+
+The credit trap: step k's image is a function of the state x[k], so its reward r_k cannot depend on the action of
+transition k, which is x[k+1]. A transition is credited with rewards of *later* steps only; r_k may serve as its
+baseline. Each mode is a pure function from rewards [G, K] to the future term and the baseline of every transition.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+FLOOR = 0.01
+"""The smallest divisor of an advantage, in units of the scorer's declared range."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rewards:
+    """One reward's values for one group, with the transitions that want an advantage."""
+
+    values: Floats  # [G, K]
+    scored: NDArray[np.bool_]  # [K]; values of other steps are never read
+    transitions: tuple[int, ...]  # the T steps whose transitions are trained
+    span: float  # width of the scorer's declared range
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Term:
+    """The raw worth of one transition: future - gain * baseline."""
+
+    future: Floats  # [G]
+    baseline: Floats | None  # [G] a reward the transition cannot influence
+    reads: tuple[int, ...]  # the later steps that `future` is made of
+
+
+Mode = Callable[[Rewards, int], Term]
+"""The term of the transition that leaves a step."""
+
+
+def later_steps(rewards: Rewards, step: int) -> list[int]:
+    """Scored steps whose images transition `step` can influence. ValueError where there are none."""
+    later = [k for k in range(step + 1, len(rewards.scored)) if rewards.scored[k]]
+    if not later:
+        raise ValueError(f"transition {step} has no scored later step; scored are {np.flatnonzero(rewards.scored)}")
+    return later
+
+
+def baseline_of(rewards: Rewards, step: int) -> Floats | None:
+    """The reward of the last scored step up to and including `step`, a function of states before the action."""
+    earlier = [k for k in range(step + 1) if rewards.scored[k]]
+    return rewards.values[:, earlier[-1]] if earlier else None
+
+
+def gae(lam: float) -> Mode:
+    """A_k = sum_{j>=k} lam^(j-k) (r_{j+1} - r_j), between successive scored steps: lam = 0 is the gain of the next
+    step, lam = 1 telescopes to r_{K-1} - r_k (generalized advantage estimation, arXiv 1506.02438, with the reward of
+    the one-step prediction as the value).
+    """
+
+    def term(rewards: Rewards, step: int) -> Term:
+        later = later_steps(rewards, step)
+        weights = [(1.0 - lam) * lam**j for j in range(len(later) - 1)] + [lam ** (len(later) - 1)]
+        reads = tuple(k for k, weight in zip(later, weights, strict=True) if weight != 0.0)
+        future = sum((w * rewards.values[:, k] for w, k in zip(weights, later, strict=True)), np.float64(0.0))
+        return Term(np.asarray(future), baseline_of(rewards, step), reads)
+
+    return term
+
+
+def to_go(gamma: float) -> Mode:
+    """A_k = sum_{j>k} gamma^(j-k-1) r_j over scored steps."""
+
+    def term(rewards: Rewards, step: int) -> Term:
+        later = later_steps(rewards, step)
+        weights = [gamma**j for j in range(len(later))]
+        reads = tuple(k for k, weight in zip(later, weights, strict=True) if weight != 0.0)
+        future = sum((w * rewards.values[:, k] for w, k in zip(weights, later, strict=True)), np.float64(0.0))
+        return Term(np.asarray(future), None, reads)
+
+    return term
+
+
+def next_step(rewards: Rewards, step: int) -> Term:
+    """A_k = r_{k+1}, the reward of the next scored step."""
+    later = later_steps(rewards, step)[0]
+    return Term(rewards.values[:, later], None, (later,))
+
+
+def terminal(rewards: Rewards, step: int) -> Term:
+    """A_k = r_{K-1}: the final image's reward for every transition (Flow-GRPO, DanceGRPO)."""
+    last = later_steps(rewards, step)[-1]
+    return Term(rewards.values[:, last], None, (last,))
+
+
+def control_variate(rewards: Rewards, step: int) -> Term:
+    """A_k = r_{K-1} - b_k r_k; the gain b_k is estimated by `advantages` on the batch's other groups."""
+    last = later_steps(rewards, step)[-1]
+    return Term(rewards.values[:, last], baseline_of(rewards, step), (last,))
+
+
+def same_step(rewards: Rewards, step: int) -> Term:
+    """A_k = r_k: the credit trap itself, whose expected gradient is exactly zero. A control for experiments; refused
+    unless asked for by name.
+    """
+    own = baseline_of(rewards, step)
+    if own is None:
+        raise ValueError(f"transition {step} has no scored step of its own")
+    return Term(own, None, (step,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credit:
+    """How rewards become advantages."""
+
+    mode: Mode
+    regress_baseline: bool = False  # estimate the baseline's gain b_k instead of 1
+    terminal_share: float = 0.0  # a in (1 - a) N(mode) + a N(terminal)
+    scale: str = "group"  # what the divisor's std is taken over: group | batch | none
+
+
+def build_credit(mode: str, lam: float, gamma: float, terminal_share: float, scale: str) -> Credit:
+    """The credit of a run file's `learning.advantage`. ValueError for an unknown mode or scale."""
+    modes: dict[str, Mode] = {
+        "gae": gae(lam),
+        "control_variate": control_variate,
+        "to_go": to_go(gamma),
+        "next": next_step,
+        "terminal": terminal,
+        "same_step": same_step,
+    }
+    if mode not in modes or scale not in ("group", "batch", "none"):
+        raise ValueError(f"expected mode in {list(modes)} and scale group, batch or none; found {mode}, {scale}")
+    regress = mode == "control_variate"
+    return Credit(mode=modes[mode], regress_baseline=regress, terminal_share=terminal_share, scale=scale)
+
+
+def steps_read(credit: Credit, num_steps: int, transitions: tuple[int, ...]) -> tuple[int, ...]:
+    """The steps whose rewards the credit reads, the final image always among them: the others need neither be decoded
+    nor scored.
+    """
+    every = Rewards(np.zeros((1, num_steps)), np.ones(num_steps, dtype=bool), transitions, 1.0)
+    read = {num_steps - 1}
+    for step in transitions:
+        term = credit.mode(every, step)
+        read |= set(term.reads) | ({step} if term.baseline is not None else set())
+    return tuple(sorted(read))
+
+
+def advantages(batch: Sequence[Rewards], credit: Credit) -> list[Floats]:
+    """Advantages [G, T] of every group of a batch for one reward.
+
+    Each column is centred over the group and divided by the std of its future term (never of the difference), with a
+    floor of 0.01 of the scorer's range. Where every future reward that a transition reads is equal over the group,
+    its advantage is exactly 0, whatever the baseline says.
+    """
+    main = _normalised(batch, credit.mode, credit.regress_baseline, credit.scale)
+    if credit.terminal_share == 0.0:
+        return main
+    final = _normalised(batch, terminal, False, credit.scale)
+    share = credit.terminal_share
+    return [(1.0 - share) * step_term + share * last for step_term, last in zip(main, final, strict=True)]
+
+
+def _normalised(batch: Sequence[Rewards], mode: Mode, regress: bool, scale: str) -> list[Floats]:
+    terms = [[mode(rewards, step) for step in rewards.transitions] for rewards in batch]
+    columns = [dict(zip(r.transitions, row, strict=True)) for r, row in zip(batch, terms, strict=True)]
+    result = []
+    for group, rewards in enumerate(batch):
+        table = np.zeros((len(rewards.values), len(rewards.transitions)))
+        for column, step in enumerate(rewards.transitions):
+            term = columns[group][step]
+            if _saturated(rewards.values, term.reads):
+                continue
+            worth = _centred(term.future)
+            if term.baseline is not None:
+                others = [c[step] for index, c in enumerate(columns) if index != group and step in c]
+                gain = baseline_gain(others) if regress else 1.0
+                worth = worth - gain * _centred(term.baseline)
+            table[:, column] = worth / _divisor(term, [c[step] for c in columns if step in c], scale, rewards.span)
+        result.append(table)
+    return result
+
+
+def baseline_gain(terms: Sequence[Term]) -> float:
+    """B = cov(future, baseline) / var(baseline) within groups, pooled over `terms`; 0 where it cannot be told."""
+    covariance = variance = 0.0
+    for term in terms:
+        if term.baseline is not None:
+            baseline = _centred(term.baseline)
+            covariance += float(_centred(term.future) @ baseline)
+            variance += float(baseline @ baseline)
+    return covariance / variance if variance > 1e-12 else 0.0
+
+
+def _divisor(term: Term, same_column: Sequence[Term], scale: str, span: float) -> float:
+    if scale == "none":
+        return 1.0
+    spread = [term] if scale == "group" else same_column
+    variance = float(np.mean([np.var(t.future) for t in spread]))
+    return max(math.sqrt(variance), FLOOR * span)
+
+
+def _centred(values: Floats) -> Floats:
+    centred: Floats = values - values.mean()
+    return centred
+
+
+def _saturated(values: Floats, reads: tuple[int, ...]) -> bool:
+    return bool(np.all(np.ptp(values[:, list(reads)], axis=0) == 0.0))

@@ -1,0 +1,122 @@
+"""What an update tells about itself: plain numbers, ready for a terminal, TensorBoard, Prometheus or a report."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from learner.batching import Pairs
+from learner.loss import PairLoss
+from rollout.types import ScoredGroup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardStatistics:
+    """One reward over the groups of an update; tuples run over the K steps, NaN where a step was not scored."""
+
+    mean: tuple[float, ...]
+    spread: tuple[float, ...]  # mean over groups of the std within a group
+    zero_spread: tuple[float, ...]  # share of groups whose samples all scored the same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateReport:
+    """What one update did."""
+
+    update: int  # its number, from 1
+    consumed: tuple[int, ...]  # ordinals
+    images: int
+    trained: bool  # False: gradients were not finite on some rank and nothing was changed
+    rate: float  # learning rate
+    loss: float
+    grad_norm: float  # before clipping
+    kl: float  # to the reference policy; 0 where it is not asked for
+    clip_fraction: float
+    skipped_fraction: float  # pairs left out because their advantage is zero
+    dropped_fraction: float  # pairs whose drift from the behaviour policy is too large
+    guard_drift: float  # largest, in units of std; NaN where the guard was not asked
+    drift: Mapping[int, float]  # by step: root mean square drift from the behaviour policy
+    log_ratio_max: Mapping[int, float]  # by step: largest |log ratio| per dimension
+    advantage_std: Mapping[int, float]  # by step
+    rewards: Mapping[str, RewardStatistics]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums over an update's micro-batches on this rank."""
+
+    pairs: int = 0
+    skipped: int = 0
+    trained: bool = True
+    grad_norm: float = 0.0
+    guard_drift: float = float("nan")
+    loss: float = 0.0
+    kl: float = 0.0
+    clipped: int = 0
+    dropped: int = 0
+    drift_max: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
+    drift_squares: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
+    drift_counts: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    log_ratio_max: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
+
+    def add(self, pairs: Pairs, result: PairLoss) -> None:
+        """Take one micro-batch in."""
+        self.loss += float(result.loss.detach().sum())
+        self.kl += float(result.kl.sum())
+        self.clipped += int(result.clipped.sum())
+        self.dropped += int(result.dropped.sum())
+        for step in set(pairs.step.tolist()):
+            here = pairs.step == step
+            self.drift_max[step] = max(self.drift_max[step], float(result.drift[here].max()))
+            self.drift_squares[step] += float(result.drift[here].square().sum())
+            self.drift_counts[step] += int(here.sum())
+            self.log_ratio_max[step] = max(self.log_ratio_max[step], float(result.log_ratio[here].abs().max()))
+
+
+def reward_statistics(groups: Sequence[ScoredGroup]) -> dict[str, RewardStatistics]:
+    """By reward. Groups of one update may differ in K; statistics run over the longest, over those that scored it."""
+    by_name: defaultdict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+    for group in groups:
+        for reward in group.rewards:
+            by_name[reward.name].append((reward.values.astype(np.float64), reward.scored))
+    return {name: _statistics(tables) for name, tables in by_name.items()}
+
+
+def _statistics(tables: Sequence[tuple[np.ndarray, np.ndarray]]) -> RewardStatistics:
+    mean, spread, zero = [], [], []
+    for step in range(max(len(scored) for _, scored in tables)):
+        columns = [values[:, step] for values, scored in tables if step < len(scored) and scored[step]]
+        stds = [float(column.std()) for column in columns]
+        mean.append(float(np.concatenate(columns).mean()) if columns else float("nan"))
+        spread.append(float(np.mean(stds)) if columns else float("nan"))
+        zero.append(float(np.mean([std == 0.0 for std in stds])) if columns else float("nan"))
+    return RewardStatistics(mean=tuple(mean), spread=tuple(spread), zero_spread=tuple(zero))
+
+
+def build_report(
+    groups: Sequence[ScoredGroup], pairs: Pairs, tally: Tally, *, update: int, rate: float
+) -> UpdateReport:
+    """The report of a finished update."""
+    total = max(tally.pairs, 1)
+    steps = sorted(set(pairs.step.tolist()))
+    return UpdateReport(
+        update=update,
+        consumed=tuple(group.group.ordinal for group in groups),
+        images=sum(group.group.num_samples for group in groups),
+        trained=tally.trained,
+        rate=rate,
+        loss=tally.loss / total,
+        grad_norm=tally.grad_norm,
+        kl=tally.kl / total,
+        clip_fraction=tally.clipped / total,
+        skipped_fraction=tally.skipped / total,
+        dropped_fraction=tally.dropped / total,
+        guard_drift=tally.guard_drift,
+        drift={step: (tally.drift_squares[step] / max(tally.drift_counts[step], 1)) ** 0.5 for step in steps},
+        log_ratio_max={step: tally.log_ratio_max[step] for step in steps},
+        advantage_std={step: float(pairs.advantage[pairs.step == step].std()) for step in steps},
+        rewards=reward_statistics(groups),
+    )

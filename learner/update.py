@@ -1,0 +1,201 @@
+"""One update: scored groups in, changed weights and a report out.
+
+groups -> advantages -> pairs -> [guard] -> for each optimizer step: micro-batches -> sum over ranks -> AdamW -> EMA
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from learner.advantage import Credit
+from learner.batching import Pairs, build_pairs, group_advantages
+from learner.ema import Average
+from learner.guard import RatioGuardError, check_drift
+from learner.loss import Objective, PairLoss, behaviour_means, drift, means, pair_loss
+from learner.optimizer import RateSchedule, build_adamw, load_optimizer_tensors, optimizer_tensors
+from learner.ranks import Alone, Ranks, all_agree
+from learner.report import Tally, UpdateReport, build_report
+from rollout.lora import has_adapter, reference
+from rollout.policy import Conditions, Policy
+from rollout.seeding import named_seed
+from rollout.trained import load_tensors, trained_tensors
+from rollout.types import ScoredGroup
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerSpec:
+    """How to learn."""
+
+    credit: Credit
+    objective: Objective
+    rates: RateSchedule
+    optimizer_steps: int = 1  # per update; each takes an equal share of the pairs
+    micro_batch: int = 48  # pairs per network call
+    max_grad_norm: float = 1.0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.99)
+    ema_decay: float = 0.9
+    seed: int = 0  # of the order of pairs where there are several optimizer steps
+
+
+class Learner:
+    """Owns the policy's trained tensors, their optimizer and their average."""
+
+    def __init__(self, policy: Policy, spec: LearnerSpec, ranks: Ranks | None = None) -> None:
+        if spec.objective.kl_weight > 0.0 and not has_adapter(policy.network):
+            raise ValueError(
+                "a KL to the reference needs an adapter to switch off: expected `learning.kl_weight: 0` with full "
+                "fine-tuning, or `model.lora`"
+            )
+        self.policy = policy
+        self.spec = spec
+        self.ranks: Ranks = ranks or Alone()
+        self.parameters = trained_tensors(policy.network)
+        self.optimizer = build_adamw(self.parameters.values(), spec.weight_decay, spec.betas)
+        self.average = Average(self.parameters, spec.ema_decay)
+        self.updates_done = 0
+
+    def update(self, groups: Sequence[ScoredGroup], *, guard: bool) -> UpdateReport:
+        """One update on whole groups, the same list on every rank.
+
+        guard: the groups were drawn with the live weights, so that every pair's drift must be rounding. Raises
+        RatioGuardError, on all ranks and before anything is changed, where it is not.
+        """
+        pairs = self._pairs(groups, group_advantages(groups, self.spec.credit))
+        conditions = self._encode(groups)
+        tally = Tally()
+        rate = self.spec.rates.at(self.updates_done)
+        shares = self._shares(len(pairs))
+        anchors = self._velocities(pairs, conditions) if len(shares) > 1 else None
+        for index, rows in enumerate(shares):
+            anchor = None if anchors is None else anchors[rows]
+            self._accumulate(pairs.take(rows), anchor, conditions, tally)
+            if guard and index == 0:
+                self._agree_on_drift(tally)
+            self._step(rate, tally)
+        self.updates_done += 1
+        self.average.follow(self.parameters, self.updates_done)
+        return build_report(groups, pairs, tally, update=self.updates_done, rate=rate)
+
+    def check_group(self, group: ScoredGroup, weights: Mapping[str, Tensor]) -> float:
+        """The largest drift of a group drawn with older `weights`, recomputed with them. Raises RatioGuardError."""
+        pairs = self._pairs([group], [np.zeros((group.group.num_samples, len(group.group.trajectory.transitions)))])
+        with self.holding(weights):
+            v = self._velocities(pairs, self._encode([group]))
+        r = drift(behaviour_means(pairs), means(pairs, v), pairs.std)
+        measured = {step: float(r[pairs.step == step].max()) for step in set(pairs.step.tolist())}
+        check_drift(measured, self._dtype)
+        return max(measured.values())
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Everything that changes from update to update, for a checkpoint."""
+        return {
+            "trained": {name: parameter.detach() for name, parameter in self.parameters.items()},
+            "average": dict(self.average.tensors),
+            "optimizer": optimizer_tensors(self.optimizer, list(self.parameters)),
+        }
+
+    def load(self, tensors: Mapping[str, Mapping[str, Tensor]], updates_done: int) -> None:
+        """Go on from a checkpoint."""
+        load_tensors(self.policy.network, tensors["trained"])
+        self.average.load(tensors["average"])
+        load_optimizer_tensors(self.optimizer, list(self.parameters), tensors["optimizer"])
+        self.updates_done = updates_done
+
+    @contextmanager
+    def holding(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within the context the network computes with other trained tensors."""
+        live = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        load_tensors(self.policy.network, tensors)
+        try:
+            yield
+        finally:
+            load_tensors(self.policy.network, live)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(iter(self.policy.network.parameters())).dtype
+
+    def _pairs(self, groups: Sequence[ScoredGroup], tables: Sequence[NDArray[np.float64]]) -> Pairs:
+        return build_pairs(groups, tables).to(next(iter(self.parameters.values())).device)
+
+    def _encode(self, groups: Sequence[ScoredGroup]) -> Conditions:
+        return self.policy.encode([group.group.prompt.text for group in groups])
+
+    def _agree_on_drift(self, tally: Tally) -> None:
+        """The ratio guard, on all ranks alike: a rank that raised alone would leave its peers waiting for a sum."""
+        problem: RatioGuardError | None = None
+        try:
+            check_drift(tally.drift_max, self._dtype)
+        except RatioGuardError as error:
+            problem = error
+        if not all_agree(self.ranks, problem is None):
+            self.optimizer.zero_grad()
+            raise problem or RatioGuardError("another rank's ratio guard is broken; its message tells where")
+        tally.guard_drift = max(tally.drift_max.values(), default=0.0)
+
+    def _velocity(self, pairs: Pairs, conditions: Conditions) -> Tensor:
+        return self.policy.velocity(pairs.states, pairs.sigma, conditions.take(pairs.prompt))
+
+    @torch.no_grad()
+    def _velocities(self, pairs: Pairs, conditions: Conditions) -> Tensor:
+        rows = torch.split(torch.arange(len(pairs)), self.spec.micro_batch)
+        return torch.cat([self._velocity(pairs.take(part), conditions) for part in rows])
+
+    def _shares(self, total: int) -> list[Tensor]:
+        """The rows of each optimizer step: all, or a seeded shuffle in equal parts."""
+        if self.spec.optimizer_steps == 1:
+            return [torch.arange(total)]
+        generator = torch.Generator().manual_seed(named_seed("shuffle", self.spec.seed, self.updates_done))
+        return list(torch.randperm(total, generator=generator).chunk(self.spec.optimizer_steps))
+
+    def _accumulate(self, pairs: Pairs, anchor: Tensor | None, conditions: Conditions, tally: Tally) -> None:
+        """Gradients of this rank's pairs of one optimizer step. anchor: the velocities [n, C, h, w] when the update
+        began, or None where that is now. Pairs without advantage change nothing, unless there is a KL, and are left
+        out; they still count in the mean.
+        """
+        mine = torch.arange(self.ranks.rank, len(pairs), self.ranks.size)
+        needed = mine if self.spec.objective.kl_weight > 0.0 else mine[pairs.advantage[mine] != 0.0]
+        for rows in torch.split(needed, self.spec.micro_batch):
+            batch = pairs.take(rows)
+            result = self._pair_loss(batch, None if anchor is None else anchor[rows], conditions)
+            (result.loss.sum() / len(pairs)).backward()  # type: ignore[no-untyped-call]
+            tally.add(batch, result)
+        tally.pairs += len(mine)
+        tally.skipped += len(mine) - len(needed)
+
+    def _pair_loss(self, batch: Pairs, anchor: Tensor | None, conditions: Conditions) -> PairLoss:
+        v = self._velocity(batch, conditions)
+        v_reference = None
+        if self.spec.objective.kl_weight > 0.0:
+            with torch.no_grad(), reference(self.policy.network):
+                v_reference = self._velocity(batch, conditions)
+        return pair_loss(batch, v, v.detach() if anchor is None else anchor, v_reference, self.spec.objective)
+
+    def _step(self, rate: float, tally: Tally) -> None:
+        """One optimizer step on the gradients of all ranks, unless they are not finite on any of them."""
+        self._sum_gradients()
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.spec.max_grad_norm))
+        good = all_agree(self.ranks, math.isfinite(norm))
+        if good:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        tally.grad_norm = norm
+        tally.trained = tally.trained and good
+
+    def _sum_gradients(self) -> None:
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self.parameters.values()]
+        flat = self.ranks.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for parameter, part in zip(self.parameters.values(), parts, strict=True):
+            parameter.grad = part.view_as(parameter)

@@ -1,0 +1,45 @@
+"""Choose the family's policy for a pipeline folder. No torch before a policy is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rollout.policy import Policy
+
+FAMILIES = {"StableDiffusion3Pipeline": "rollout.policies.sd3:load"}
+"""Pipeline class in `model_index.json` -> the function that loads the family."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySpec:
+    """How to load a pipeline folder."""
+
+    folder: Path
+    dtype: str = "float32"  # torch's name, of the network; the kernel is float32 always
+    device: str = "cpu"
+    guidance: float = 1.0  # classifier-free guidance scale; 1 = none
+    max_sequence_length: int = 256  # text tokens of the third (T5) encoder, or zero tokens in its place
+
+
+def pipeline_class(folder: Path) -> str:
+    """The pipeline class that a folder declares. ValueError naming the folder where it is none, or one unknown."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise ValueError(f"expected a diffusers pipeline folder, found no {index}; change `model.path`")
+    name = str(json.loads(index.read_text()).get("_class_name"))
+    if name not in FAMILIES:
+        raise ValueError(f"{index} declares {name}; supported are {', '.join(FAMILIES)}; change `model.path`")
+    return name
+
+
+def load_policy(spec: PolicySpec) -> Policy:
+    """The policy of the folder's family, its network in evaluation mode."""
+    module, _, function = FAMILIES[pipeline_class(spec.folder)].partition(":")
+    load: Callable[[PolicySpec], Policy] = getattr(import_module(module), function)
+    return load(spec)

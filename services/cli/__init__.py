@@ -1,0 +1,1 @@
+"""The command line. Imports late: `--help` must not pay for torch or ray."""

@@ -1,0 +1,111 @@
+"""`tafs`: align a few-step text-to-image model with a reward. Commands import late, so that help answers at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from services.errors import ExitCode, TafsError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None
+)
+
+RunFile = Annotated[Path, typer.Argument(help="Run file (YAML).", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Settings to change: dotted.key=value.", show_default=False)
+]
+
+
+@app.command()
+def train(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    *,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start anew; an earlier run of this name is moved aside.")
+    ] = False,
+) -> None:
+    """Train; the same run name goes on from its last checkpoint."""
+    from rich.console import Console
+
+    from services.cli.run_file import load_run_file
+    from services.fleet.launch import train as launch
+
+    raise typer.Exit(launch(load_run_file(run_file, overrides or ()), fresh=fresh, console=Console()))
+
+
+@app.command()
+def check(run_file: RunFile, overrides: Overrides = None) -> None:
+    """Check everything that can be known before a start."""
+    from services.cli.run_file import load_run_file
+    from services.fleet.preflight import check_inputs
+
+    for line in check_inputs(load_run_file(run_file, overrides or ())):
+        typer.echo(line)
+
+
+@app.command()
+def evaluate(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    *,
+    adapter: Annotated[Path | None, typer.Option(help="A saved adapter; without one the base model.")] = None,
+) -> None:
+    """Measure a model, with or without an adapter, on the run file's evaluation prompts."""
+    from services.cli.measure import evaluate_adapter
+    from services.cli.run_file import load_run_file
+
+    evaluate_adapter(load_run_file(run_file, overrides or ()), adapter)
+
+
+@app.command()
+def sample(
+    run_file: RunFile,
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    *,
+    adapter: Annotated[Path | None, typer.Option(help="A saved adapter; without one the base model.")] = None,
+    output: Annotated[Path, typer.Option(help="PNG: one row per sample, one column per step.")] = Path(
+        "sample.png"
+    ),
+    count: Annotated[int, typer.Option(min=1, help="Samples.")] = 4,
+) -> None:
+    """Draw a prompt with the serving sampler and keep every step's one-step prediction."""
+    from services.cli.measure import sample_strip
+    from services.cli.run_file import load_run_file
+
+    typer.echo(sample_strip(load_run_file(run_file), prompt, adapter, output, count))
+
+
+@app.command()
+def status(run_folder: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/quickstart.")]) -> None:
+    """Show where a run stands."""
+    from services.cli.status import show_status
+
+    show_status(run_folder)
+
+
+@app.command()
+def bench(run_file: RunFile, overrides: Overrides = None) -> None:
+    """Time sampling, decoding, scoring and updating against their pure network and scorer calls."""
+    from services.cli.bench import bench_run
+    from services.cli.run_file import load_run_file
+
+    bench_run(load_run_file(run_file, overrides or ()))
+
+
+def main() -> NoReturn:
+    """Run the command line; errors that we raise on purpose end in one sentence and their exit code."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except TafsError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(ExitCode.DRAINED)
+    sys.exit(ExitCode.DONE)

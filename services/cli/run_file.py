@@ -1,0 +1,83 @@
+"""Read a run file with its overrides; every mistake names the file and the key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from services.config import RunConfig
+from services.errors import ConfigError
+
+
+def load_run_file(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The validated run. Overrides are `dotted.key=value`, the value read as YAML. Raises ConfigError."""
+    if not path.is_file():
+        raise ConfigError(f"expected a run file, found none at {path}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected keys and values, found {type(values).__name__}")
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentence(path, item) for item in error.errors())) from error
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"override {override!r}: expected dotted.key=value, e.g. learning.updates=50")
+    *parents, last = key.split(".")
+    place: Any = values
+    for part in parents:
+        place = place[int(part)] if isinstance(place, list) and part.isdigit() else place.setdefault(part, {})
+        if not isinstance(place, dict | list):
+            raise ConfigError(f"override {override!r}: {part} is not a block")
+    value = yaml.safe_load(text)
+    if isinstance(place, list):
+        place[int(last)] = value
+    else:
+        place[last] = value
+
+
+def _sentence(path: Path, item: ErrorDetails) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        valid = _keys_at(item["loc"][:-1])
+        near = difflib.get_close_matches(str(item["loc"][-1]), valid, n=1, cutoff=0.0)
+        return (
+            f"{path}: unknown key `{place}`; the nearest valid one is `{near[0]}`" if near else f"{path}: {place}"
+        )
+    if item["type"] == "missing":
+        return f"{path}: `{place}` is required and absent"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    found = "" if item["type"] == "value_error" else f", found {item['input']!r}"
+    return f"{path}: `{place or 'run'}`: {message}{found}"
+
+
+def _keys_at(location: tuple[Any, ...]) -> list[str]:
+    """The valid keys of the block at a location of the run file."""
+    model: Any = RunConfig
+    for part in location:
+        if isinstance(part, int):
+            continue
+        model = next(
+            (kind for kind in _kinds(model.model_fields[part].annotation) if issubclass(kind, BaseModel)), RunConfig
+        )
+    return list(model.model_fields)
+
+
+def _kinds(annotation: object) -> list[type]:
+    if isinstance(annotation, type):
+        return [annotation]
+    return [kind for inner in get_args(annotation) for kind in _kinds(inner)]

@@ -1,0 +1,114 @@
+"""Published weights: the learner writes and verifies a version, then commits the pointer; workers pull.
+
+A version lies under its own key and is never changed. The pointer names the latest; between the two writes a crash
+leaves a version that nobody reads and that a later publication deletes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+import safetensors.torch
+from redis import Redis
+from torch import Tensor
+
+from rollout.trained import digest_tensors
+from rollout.types import WeightsVersion
+from services.data.keys import run_key
+from services.data.server import reaching_server
+from services.data.wire import WireVersion
+from services.errors import WeightsCorrupt, WeightsError, WeightsMissing
+
+MAX_BYTES = 512 * 1024**2  # the largest value of a Redis key; adapters are far below
+
+
+class WeightsStore:
+    """One run's weights in its Redis server. One learner publishes; anyone reads.
+
+    keep: how many versions stay, at least 1; with 1 a worker may find the version gone that it was just told.
+    Raises ServerUnavailable if the server does not answer.
+    """
+
+    def __init__(self, redis: Redis, run: str, keep: int) -> None:
+        if keep < 1:
+            raise ValueError(f"expected to keep at least 1 version of the weights, found {keep}")
+        self._redis = redis
+        self._run = run
+        self._keep = keep
+        self._pointer = run_key(run, "weights")
+        self._index = run_key(run, "weights:versions")  # sorted set: every version that has a key
+
+    def publish(self, tensors: Mapping[str, Tensor], version: WeightsVersion) -> None:
+        """Store the tensors and make them the latest; older versions beyond `keep` are deleted.
+
+        WeightsError if the version is not newer than the latest, or the tensors are too many bytes;
+        WeightsCorrupt if they do not have its digest, or the server did not keep what it was given.
+        """
+        self._require_newer(version)
+        _require_digest(version, tensors)
+        data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        if len(data) > MAX_BYTES:
+            raise WeightsError(
+                f"version {version.version}: expected at most {MAX_BYTES} bytes, found {len(data)}: "
+                "train an adapter instead of all weights"
+            )
+        with reaching_server(WeightsError, f"publish weights version {version.version}"):
+            self._redis.zadd(self._index, {str(version.version): version.version})
+            fields: dict[Any, Any] = {"data": data, "sha256": hashlib.sha256(data).hexdigest()}
+            self._redis.hset(self._key(version.version), mapping=fields)
+            self._read(version)
+            self._commit(version)
+
+    def latest(self) -> WeightsVersion | None:
+        """The name of the latest version; None before the first. Cheap: nothing is fetched."""
+        with reaching_server(WeightsError, "read the weights pointer"):
+            pointer = cast("bytes | None", self._redis.get(self._pointer))
+        return None if pointer is None else msgspec.msgpack.decode(pointer, type=WireVersion).to_version()
+
+    def fetch(self, version: WeightsVersion) -> dict[str, Tensor]:
+        """The version's tensors, on the CPU. WeightsMissing if it was deleted, WeightsCorrupt if it was changed."""
+        with reaching_server(WeightsError, f"fetch weights version {version.version}"):
+            data = self._read(version)
+        tensors = safetensors.torch.load(data)
+        _require_digest(version, tensors)
+        return tensors
+
+    def _key(self, version: int) -> str:
+        return run_key(self._run, f"weights:{version}")
+
+    def _require_newer(self, version: WeightsVersion) -> None:
+        latest = self.latest()
+        if latest is not None and version.version <= latest.version:
+            raise WeightsError(
+                f"expected a version above {latest.version}, the latest, found {version.version}: "
+                "a version is never used twice"
+            )
+
+    def _read(self, version: WeightsVersion) -> bytes:
+        """The version's bytes, verified against the sha256 that was stored with them."""
+        data, sha256 = cast("list[bytes | None]", self._redis.hmget(self._key(version.version), ["data", "sha256"]))
+        if data is None or sha256 is None:
+            raise WeightsMissing(f"version {version.version}: expected its bytes in the store, found nothing")
+        found = hashlib.sha256(data).hexdigest()
+        if found != sha256.decode():
+            raise WeightsCorrupt(f"version {version.version}: expected sha256 {sha256.decode()}, found {found}")
+        return data
+
+    def _commit(self, version: WeightsVersion) -> None:
+        """Move the pointer and delete what is too old, in one transaction."""
+        stale = cast("list[bytes]", self._redis.zrange(self._index, 0, -self._keep - 1))
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.set(self._pointer, msgspec.msgpack.encode(WireVersion.of(version)))
+        for old in stale:
+            pipeline.zrem(self._index, old)
+            pipeline.unlink(self._key(int(old)))
+        pipeline.execute()
+
+
+def _require_digest(version: WeightsVersion, tensors: Mapping[str, Tensor]) -> None:
+    found = digest_tensors(tensors)
+    if found != version.digest:
+        raise WeightsCorrupt(f"version {version.version}: expected digest {version.digest}, found {found}")

@@ -1,0 +1,98 @@
+"""From a validated run file to the objects of the lower rooms: choices are made here, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from learner.advantage import build_credit
+from learner.loss import Objective
+from learner.optimizer import RateSchedule
+from learner.ranks import Ranks
+from learner.update import Learner, LearnerSpec
+from rewards.build import build as build_reward
+from rewards.reward import Reward
+from rollout.lora import attach_adapter
+from rollout.policies.build import PolicySpec, load_policy
+from rollout.policy import Policy
+from rollout.seeding import named_seed
+from rollout.trained import train_everything
+from services.config import LearningConfig, RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedReward:
+    """A reward with its share in the sum of advantages."""
+
+    reward: Reward
+    weight: float
+
+
+def use_threads(cpus: float) -> None:
+    """Compute with exactly as many threads as the worker was given CPUs: more of them fight over the cores and are
+    several times slower.
+    """
+    torch.set_num_threads(max(1, int(cpus)))
+
+
+def build_policy(config: RunConfig) -> Policy:
+    """The pipeline folder's policy with its trained tensors attached, the same in every worker."""
+    model = config.model
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if model.device == "auto" else model.device
+    policy = load_policy(
+        PolicySpec(
+            folder=model.path,
+            dtype=model.dtype,
+            device=device,
+            guidance=config.sampling.guidance,
+            max_sequence_length=model.max_sequence_length,
+        )
+    )
+    if model.lora is None:
+        train_everything(policy.network)
+        return policy
+    targets = model.lora.targets or policy.adapter_targets
+    attach_adapter(policy.network, targets, model.lora.rank, model.lora.alpha, named_seed("adapter", config.seed))
+    if model.init_adapter is not None:
+        policy.load_adapter(model.init_adapter)
+    return policy
+
+
+def build_learner(config: RunConfig, policy: Policy, ranks: Ranks) -> Learner:
+    """The learner of one rank."""
+    return Learner(policy, learner_spec(config.learning, config.seed), ranks)
+
+
+def learner_spec(learning: LearningConfig, seed: int) -> LearnerSpec:
+    """The learner's constants from the run file's `learning` block."""
+    a = learning.advantage
+    return LearnerSpec(
+        credit=build_credit(a.mode, a.lam, a.gamma, a.terminal_share, a.scale),
+        objective=Objective(
+            clip=learning.clip,
+            step_weight=learning.step_weight,
+            ratio=learning.ratio,
+            kl_weight=learning.kl_weight,
+            kl_form=learning.kl_form,
+            drift_max=learning.drift_max,
+        ),
+        rates=RateSchedule(
+            rate=learning.rate,
+            warmup_updates=learning.warmup_updates,
+            total_updates=learning.updates,
+            final_share=learning.final_rate_share,
+        ),
+        optimizer_steps=learning.optimizer_steps,
+        micro_batch=learning.micro_batch,
+        max_grad_norm=learning.max_grad_norm,
+        weight_decay=learning.weight_decay,
+        betas=learning.betas,
+        ema_decay=learning.ema_decay,
+        seed=seed,
+    )
+
+
+def build_rewards(config: RunConfig) -> tuple[WeightedReward, ...]:
+    """The run's rewards, in the run file's order."""
+    return tuple(WeightedReward(build_reward(r.use, r.options), r.weight) for r in config.rewards)

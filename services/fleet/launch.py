@@ -1,0 +1,172 @@
+"""A training run from its run file to its report.
+
+run folder -> server -> Ray -> workers -> restore -> before -> updates -> after -> adapter, summary, report
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from rollout.prompts import load_prompts
+from services.config import RunConfig
+from services.data.blobs import build_blobs
+from services.data.queue import Queue
+from services.data.server import EmbeddedServer, connect
+from services.errors import ExitCode
+from services.fleet.actors import ray_session
+from services.fleet.controller import Controller
+from services.fleet.figures import add_evaluations, evaluated_temperatures, evaluations, read_evaluations
+from services.fleet.fleet import Fleet
+from services.fleet.messages import Progress
+from services.fleet.preflight import check_inputs
+from services.fleet.recorder import Recorder, compose_run_strips
+from services.fleet.run_folder import config_digest, owned
+from services.fleet.stop import StopSign
+from services.observe.history import read_history
+from services.observe.model_card import AdapterCard, render_model_card
+from services.observe.report import write_report
+from services.observe.summary import Evaluation, When, build_summary, write_summary
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The open parts of a run."""
+
+    config: RunConfig
+    folder: Path
+    fleet: Fleet
+    recorder: Recorder
+    console: Console
+
+
+def train(config: RunConfig, *, fresh: bool, console: Console) -> ExitCode:
+    """Run, or go on with, a training run. Raises the errors of `services.errors`; resources are released always."""
+    started = time.monotonic()
+    check_inputs(config)
+    with ExitStack() as stack:
+        folder = stack.enter_context(owned(config, fresh=fresh))
+        stop = stack.enter_context(StopSign(console))
+        url = config.fleet.redis or stack.enter_context(EmbeddedServer()).url
+        redis = connect(url)
+        queue = Queue(redis, config.name)
+        recorder = stack.enter_context(Recorder(config, folder, queue, console))
+        stack.enter_context(ray_session(config.fleet))
+        stop.arm()  # Ray takes SIGTERM for itself when it starts
+        console.print(f"run folder {folder}, metrics {recorder.metrics_url}", highlight=False)
+        fleet = Fleet(config, url)
+        fleet.start()
+        session = Session(config, folder, fleet, recorder, console)
+        controller = Controller(
+            config, fleet, queue, build_blobs(config.fleet.blobs, redis, config.name), recorder.take
+        )
+        progress = _restore(session)
+        controller.begin(progress)
+        progress, _ = _measure(session, progress, "before")
+        progress = _publish_start(session, progress)
+        fleet.run_loops()
+        progress = controller.run(progress, lambda: stop.raised, lambda now: _after_update(session, now))
+        queue.request_stop("drained" if stop.raised else "done")
+        fleet.save(folder / "checkpoints", progress, config_digest(config))
+        fleet.join_loops()
+        if progress.update < config.learning.updates:
+            console.print(f"stopped after update {progress.update}; the same command goes on from there")
+            write_report(folder, planned_updates=config.learning.updates)
+            return ExitCode.DRAINED
+        _finish(session, progress, wall_seconds=time.monotonic() - started)
+    return ExitCode.DONE
+
+
+def _restore(session: Session) -> Progress:
+    restored = session.fleet.restore(session.folder / "checkpoints")
+    for complaint in restored.complaints:
+        session.console.print(f"checkpoint passed over: {complaint}")
+    if restored.progress is None:
+        return Progress()
+    found = restored.progress
+    history = session.folder / "history.jsonl"
+    seen = max((json.loads(line)["version"] for line in history.read_text().splitlines()), default=0)
+    session.console.print(f"going on from the checkpoint of update {found.update}")
+    newest = max(found.version, seen) + 1  # the crashed start may have published one that no history tells of
+    return replace(found, version=newest, lineage=found.lineage + 1)
+
+
+def _publish_start(session: Session, progress: Progress) -> Progress:
+    """The weights that this start draws its first groups with; the strip of the very first ones."""
+    named = session.fleet.publish(progress.version + 1, progress.lineage, average=False)
+    if session.config.evaluation is not None and progress.update == 0:
+        session.recorder.show_strips(session.fleet.strips(), 0)
+    return replace(progress, version=named.version)
+
+
+def _after_update(session: Session, progress: Progress) -> None:
+    """Checkpoints and strips when they are due."""
+    config = session.config
+    if progress.update % config.learning.checkpoint_every == 0:
+        session.fleet.save(session.folder / "checkpoints", progress, config_digest(config))
+    if config.evaluation is not None and progress.update % config.evaluation.strips_every == 0:
+        session.recorder.show_strips(session.fleet.strips(), progress.update)
+
+
+def _measure(session: Session, progress: Progress, when: When) -> tuple[Progress, list[Evaluation]]:
+    """Evaluate the averaged weights under a version of their own, unless an earlier start has done so."""
+    known = read_evaluations(session.folder)
+    if session.config.evaluation is None or any(evaluation.when == when for evaluation in known):
+        return progress, known
+    named = session.fleet.publish(progress.version + 1, progress.lineage, average=True)
+    part = session.fleet.evaluate(named, evaluated_temperatures(session.config))
+    figures = add_evaluations(session.folder, evaluations(session.config, part, when))
+    for figure in figures:
+        if figure.when == when and figure.sampler == "serving":
+            low, high = figure.interval_95
+            session.console.print(
+                f"{when}: {figure.metric} {figure.value:.3f} [{low:.3f}, {high:.3f}] on {figure.images} held-out images"
+            )
+    return replace(progress, version=named.version), figures
+
+
+def _finish(session: Session, progress: Progress, wall_seconds: float) -> None:
+    """Measure what was learned and leave it behind: strips, adapter and card, summary, report."""
+    config, folder = session.config, session.folder
+    _, figures = _measure(session, progress, "after")
+    if config.evaluation is not None and progress.update % config.evaluation.strips_every:
+        session.recorder.show_strips(session.fleet.strips(), progress.update)
+    compose_run_strips(config, folder)
+    session.fleet.save_trained(folder / "adapter")
+    card = model_card(config, folder, progress, figures)
+    (folder / "adapter" / "README.md").write_text(card, encoding="utf-8")
+    records = read_history(folder / "history.jsonl")
+    summary = build_summary(records, figures, wall_seconds=progress.run_seconds, slots=os.cpu_count() or 1)
+    write_summary(folder / "summary.json", {**summary, "total_seconds": wall_seconds})
+    report = write_report(folder, planned_updates=config.learning.updates)
+    session.console.print(f"adapter {folder / 'adapter'}\nreport  {report}", highlight=False)
+
+
+def model_card(config: RunConfig, folder: Path, progress: Progress, figures: list[Evaluation]) -> str:
+    """The adapter's README."""
+    index = json.loads((config.model.path / "model_index.json").read_text())
+    absent = [name for name, value in index.items() if isinstance(value, list) and value[0] is None]
+    required = ("text_encoder_3", "tokenizer_3")  # what diffusers insists on being told is absent
+    return render_model_card(
+        AdapterCard(
+            run=config.name,
+            base_model=str(config.model.path),
+            pipeline=index["_class_name"],
+            absent_components=tuple(name for name in required if name in absent),
+            max_sequence_length=config.model.max_sequence_length,
+            sampler="annealed",
+            behaviour=config.sampling.constant_behaviour(config.sampling.serving_temperature),
+            rewards={reward.use: reward.weight for reward in config.rewards},
+            updates=progress.update,
+            images=progress.images_total,
+            evaluations=tuple(figures),
+            prompt=load_prompts(config.sampling.prompts)[0].text,
+            commit=json.loads((folder / "run.json").read_text())["commit"],
+        )
+    )

@@ -1,0 +1,155 @@
+"""One rank of the learner: entries in, one update, weights out.
+
+Every rank gets the same entries, in the same order. Rank 0 alone writes: weights to the store, checkpoints and the
+adapter to the run folder.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+
+from learner.checkpoint import Checkpoint, load_latest, save_checkpoint
+from learner.ranks import Alone, Ranks, TorchRanks
+from rollout.seeding import named_seed
+from rollout.trained import digest_tensors
+from rollout.types import RolloutGroup, ScoredGroup, StepRewards, WeightsVersion
+from services.config import RunConfig
+from services.data.codec import decode_trajectory
+from services.data.wire import ScoredEntry, decode
+from services.fleet.build import build_learner, build_policy, use_threads
+from services.fleet.evaluation import draw_strips, evaluate
+from services.fleet.messages import (
+    EvaluationPart,
+    EvaluationTask,
+    Link,
+    Progress,
+    RankPlace,
+    Restored,
+    Strip,
+    UpdateOrder,
+    UpdateResult,
+)
+from services.fleet.stores import open_stores
+
+
+class LearnerWorker:
+    """One rank; owns policy, optimizer and average."""
+
+    def __init__(self, config: RunConfig, link: Link, place: RankPlace) -> None:
+        use_threads(config.fleet.learner.cpus)
+        self._config = config
+        self._rank = place.rank
+        self._stores = open_stores(link, config)
+        self._policy = build_policy(config)
+        self._ranks: Ranks = Alone()
+        if place.size > 1:
+            backend = "nccl" if config.fleet.learner.gpus else "gloo"
+            self._ranks = TorchRanks(place.init_method, place.rank, place.size, backend, place.timeout_s)
+        self._learner = build_learner(config, self._policy, self._ranks)
+
+    def restore(self, folder: Path) -> Restored:
+        """Go on from the newest sound checkpoint."""
+        found = load_latest(folder)
+        if found is None:
+            return Restored(progress=None, complaints=())
+        checkpoint, complaints = found
+        progress = msgspec.convert(checkpoint.state["progress"], Progress)
+        self._learner.load(checkpoint.tensors, progress.update)
+        return Restored(progress=progress, complaints=tuple(complaints))
+
+    def publish(self, version: int, lineage: int) -> WeightsVersion:
+        """Publish the live weights under a new version."""
+        return self._publish(self._learner.parameters, version, lineage)
+
+    def publish_average(self, version: int, lineage: int) -> WeightsVersion:
+        """Publish the average, which is what is evaluated and saved."""
+        return self._publish(self._learner.average.tensors, version, lineage)
+
+    def _publish(self, tensors: Mapping[str, torch.Tensor], version: int, lineage: int) -> WeightsVersion:
+        named = WeightsVersion(
+            version=version, update=self._learner.updates_done, lineage=lineage, digest=digest_tensors(tensors)
+        )
+        if self._rank == 0:
+            self._stores.weights.publish(tensors, named)
+        return named
+
+    def update(self, order: UpdateOrder) -> UpdateResult:
+        """One update, published as the order says. Raises RatioGuardError before anything is changed."""
+        started = time.perf_counter()
+        groups = [self._group(decode(entry, ScoredEntry)) for entry in order.entries]
+        loaded, cpu = time.perf_counter(), time.process_time()
+        checked = self._check_one(groups) if order.check_one else None
+        report = self._learner.update(groups, guard=order.fresh)
+        learned, cpu = time.perf_counter(), time.process_time() - cpu
+        published = self.publish(order.version, order.lineage)
+        phases = {
+            "load": loaded - started,
+            "forward_backward": learned - loaded,
+            "publish": time.perf_counter() - learned,
+        }
+        return UpdateResult(
+            report=msgspec.to_builtins(report if checked is None else replace(report, guard_drift=checked)),
+            version=published,
+            phase_seconds=phases,
+            call_seconds=cpu,
+        )
+
+    def _check_one(self, groups: Sequence[ScoredGroup]) -> float:
+        """The ratio guard in an asynchronous run: the oldest group, recomputed with the weights that drew it."""
+        oldest = min(groups, key=lambda group: group.group.weights.update)
+        return self._learner.check_group(oldest, self._stores.weights.fetch(oldest.group.weights))
+
+    def _group(self, entry: ScoredEntry) -> ScoredGroup:
+        group = entry.group
+        rewards = tuple(column.to_rewards() for column in entry.rewards)
+        if self._config.learning.advantage.shuffle_rewards:
+            rewards = shuffled(rewards, self._config.seed, group.ordinal)
+        return ScoredGroup(
+            group=RolloutGroup(
+                ordinal=group.ordinal,
+                attempt=group.attempt,
+                prompt=group.prompt.to_prompt(),
+                behaviour=group.behaviour.to_behaviour(),
+                weights=group.weights.to_version(),
+                trajectory=decode_trajectory(group.transitions, self._stores.blobs.get(group.latents)),
+            ),
+            rewards=rewards,
+        )
+
+    def save(self, folder: Path, progress: Progress, config_digest: str) -> None:
+        """Write a checkpoint (rank 0)."""
+        if self._rank == 0:
+            state: dict[str, Any] = {"progress": msgspec.to_builtins(progress), "config_digest": config_digest}
+            keep = self._config.learning.keep_checkpoints
+            save_checkpoint(folder, progress.update, Checkpoint(self._learner.tensors(), state), keep)
+
+    def save_trained(self, folder: Path) -> None:
+        """Write the average as stock diffusers loads it (rank 0)."""
+        if self._rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            with self._learner.holding(self._learner.average.tensors):
+                self._policy.save_trained(folder)
+
+    def strips(self) -> tuple[Strip, ...]:
+        """The image strips of the average as it is now."""
+        with self._learner.holding(self._learner.average.tensors):
+            return draw_strips(self._policy, self._config)
+
+    def evaluate(self, task: EvaluationTask) -> EvaluationPart:
+        """The rank's share of an evaluation, with the average."""
+        with self._learner.holding(self._learner.average.tensors):
+            return evaluate(self._policy, self._config, task)
+
+
+def shuffled(rewards: Sequence[StepRewards], seed: int, ordinal: int) -> tuple[StepRewards, ...]:
+    """Rewards permuted over the group's samples: a control that must learn nothing."""
+    order = np.random.default_rng(named_seed("shuffled rewards", seed, ordinal)).permutation(len(rewards[0].values))
+    return tuple(replace(reward, values=reward.values[order]) for reward in rewards)

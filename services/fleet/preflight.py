@@ -1,0 +1,50 @@
+"""Everything that can be known before a start, checked before a start: files, rewards, prompts' metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rewards.build import build as build_reward
+from rewards.judge import build_judge
+from rewards.reward import MissingModelError, check_metadata
+from rollout.policies.build import pipeline_class
+from rollout.prompts import load_prompts
+from rollout.types import Prompt
+from services.config import RunConfig
+from services.errors import ConfigError
+
+
+def check_inputs(config: RunConfig) -> list[str]:
+    """One sentence about each thing that was found sound. ConfigError naming file and key for the first that is not."""
+    try:
+        found = [f"model: {pipeline_class(config.model.path)} at {config.model.path}"]
+        prompts = load_prompts(config.sampling.prompts)
+        found.append(f"prompts: {len(prompts)} in {config.sampling.prompts}")
+        found += _check_rewards(config, prompts)
+        if config.evaluation is not None:
+            held_out = load_prompts(config.evaluation.prompts)
+            _require_targets(config, held_out)
+            build_judge()
+            found.append(f"evaluation: {len(held_out)} prompts, judge ready")
+    except (ValueError, MissingModelError) as error:
+        raise ConfigError(str(error)) from error
+    return found
+
+
+def _check_rewards(config: RunConfig, prompts: Sequence[Prompt]) -> list[str]:
+    found = []
+    for entry in config.rewards:
+        reward = build_reward(entry.use, entry.options)
+        check_metadata(reward, [prompt.metadata for prompt in prompts])
+        found.append(f"reward: {reward.name}, range {reward.range}, weight {entry.weight:g}")
+    return found
+
+
+def _require_targets(config: RunConfig, prompts: Sequence[Prompt]) -> None:
+    assert config.evaluation is not None
+    for prompt in prompts:
+        if "target" not in prompt.metadata:
+            raise ValueError(
+                f'{config.evaluation.prompts}:{prompt.id}: expected "target" in the metadata (the text to read), found '
+                f"{sorted(prompt.metadata)}"
+            )

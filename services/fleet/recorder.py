@@ -1,0 +1,140 @@
+"""Everything that watches a run: history, TensorBoard, metrics endpoint, terminal, image strips."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import numpy as np
+from rich.console import Console
+
+from services.config import RunConfig
+from services.data.queue import Queue
+from services.fleet.messages import Strip
+from services.observe.history import HistoryWriter, UpdateRecord, read_history
+from services.observe.metrics import QueueFigures, RunMetrics, StageFigures, serve
+from services.observe.progress import RunView
+from services.observe.report import BEFORE_AFTER
+from services.observe.scalars import ScalarWriter
+from services.observe.strips import StripPanel, StripRow, compose_before_after, compose_strip, strip_path
+
+STATUS_FILE = "status.json"
+"""What `tafs status` shows: written anew after every update."""
+
+
+class Recorder:
+    """Owns the run's observers; a context manager around the updates."""
+
+    def __init__(self, config: RunConfig, folder: Path, queue: Queue, console: Console) -> None:
+        path = folder / "history.jsonl"
+        behind = read_history(path) if path.exists() else ()
+        self._config = config
+        self._folder = folder
+        self._queue = queue
+        self._history = HistoryWriter(path)
+        self._scalars = ScalarWriter(folder / "tensorboard", resumed_after=behind[-1] if behind else None)
+        self._metrics = RunMetrics(config.name, lambda: queue_figures(queue))
+        self._endpoint = serve(self._metrics, port=config.fleet.metrics_port, host=config.fleet.metrics_host)
+        self._view = RunView(config.name, config.learning.updates, history=behind, console=console)
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus scrapes."""
+        return f"http://{self._endpoint.host}:{self._endpoint.port}/metrics"
+
+    def __enter__(self) -> Self:
+        self._view.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._view.__exit__(kind, error, trace)
+        self._history.close()
+        self._scalars.close()
+        self._endpoint.close()
+
+    def take(self, record: UpdateRecord) -> None:
+        """One update happened."""
+        self._history.append(record)
+        self._scalars.write(record)
+        self._metrics.observe(record)
+        figures = self._queue.statistics()
+        depths: dict[str, float] = {name: stage.entries for name, stage in figures.stages.items()}
+        fleet = self._config.fleet
+        workers = {
+            "rollout": fleet.rollout.workers,
+            "reward": fleet.reward.workers,
+            "learner": fleet.learner.workers,
+        }
+        self._view.update(record, depths, workers)
+        status = {
+            "run": self._config.name,
+            "unix_time": time.time(),
+            "metrics": self.metrics_url,
+            "planned_updates": self._config.learning.updates,
+            "queue": msgspec.to_builtins(figures),
+            "record": msgspec.to_builtins(record),
+        }
+        part = self._folder / f"{STATUS_FILE}.part"
+        part.write_bytes(msgspec.json.encode(status))
+        part.replace(self._folder / STATUS_FILE)
+
+    def show_strips(self, strips: Sequence[Strip], update: int) -> None:
+        """Keep an update's image strips: as a picture, in TensorBoard, and as arrays for the side-by-side picture."""
+        folder = self._folder / "strips"
+        folder.mkdir(exist_ok=True)
+        picture = compose_strip(_rows(strips), _columns(self._config), f"{self._config.name}, update {update}")
+        picture.save(strip_path(folder, update))
+        self._scalars.write_strip(picture, update=update, unix_time=time.time())
+        np.savez_compressed(
+            strip_path(folder, update).with_suffix(".npz"),
+            images=np.stack([strip.images for strip in strips]),
+            captions=np.array([strip.caption for strip in strips]),
+            notes=np.array([strip.notes for strip in strips]),
+        )
+
+
+def compose_run_strips(config: RunConfig, folder: Path) -> None:
+    """The same prompts and seeds at the start, in the middle and at the end, side by side."""
+    files = sorted((folder / "strips").glob("update_*.npz"))
+    if len(files) < 2:
+        return
+    chosen = dict.fromkeys((files[0], files[len(files) // 2], files[-1]))
+    panels = [StripPanel(heading=f"Update {int(f.stem.split('_')[1])}", rows=_rows(_stored(f))) for f in chosen]
+    picture = compose_before_after(panels, _columns(config), config.name)
+    picture.save(folder / "strips" / BEFORE_AFTER)
+
+
+def queue_figures(queue: Queue) -> QueueFigures:
+    """The queue as the metrics endpoint shows it."""
+    now = queue.statistics()
+    return QueueFigures(
+        stages={
+            name: StageFigures(entries=stage.ready, pending=stage.pending, oldest_age_s=stage.oldest_age_s)
+            for name, stage in now.stages.items()
+        },
+        dispatched=now.dispatched,
+        consumed=now.consumed,
+        evicted=now.evicted + now.failed,
+        dead=now.dead,
+        in_flight=now.in_flight,
+    )
+
+
+def _rows(strips: Sequence[Strip]) -> tuple[StripRow, ...]:
+    return tuple(StripRow(caption=strip.caption, images=strip.images, notes=strip.notes) for strip in strips)
+
+
+def _stored(path: Path) -> list[Strip]:
+    with np.load(path) as arrays:
+        rows = zip(arrays["captions"], arrays["images"], arrays["notes"], strict=True)
+        return [Strip(caption=str(c), images=i, notes=tuple(str(n) for n in notes)) for c, i, notes in rows]
+
+
+def _columns(config: RunConfig) -> list[str]:
+    return [f"step {step}, sigma {sigma:g}" for step, sigma in enumerate(config.sampling.sigmas[:-1])]

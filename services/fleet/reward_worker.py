@@ -1,0 +1,77 @@
+"""Scores groups: images -> every reward on every step that is read -> the queue."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewards.reward import checked
+from rollout.types import StepImages, StepRewards
+from services.config import RunConfig
+from services.data.codec import decode_images
+from services.data.queue import Claimed
+from services.data.wire import GroupEntry, RewardColumn, ScoredEntry, decode, encode
+from services.fleet.build import WeightedReward, build_rewards
+from services.fleet.messages import Link
+from services.fleet.rollout_worker import CLAIM_BLOCK_MS
+from services.fleet.stores import open_stores
+
+
+class RewardWorker:
+    """One reward worker; owns the scorers."""
+
+    def __init__(self, config: RunConfig, link: Link) -> None:
+        self._slot = link.slot
+        self._stores = open_stores(link, config)
+        self._rewards = build_rewards(config)
+
+    def run(self) -> None:
+        """Score groups until the run is told to stop."""
+        queue = self._stores.queue
+        while not queue.stop_requested():
+            for claimed in queue.claim("groups", self._slot, 1, CLAIM_BLOCK_MS):
+                self._serve(claimed)
+
+    def _serve(self, claimed: Claimed) -> None:
+        group = decode(claimed.payload, GroupEntry)
+        try:
+            entry = self._score(group)
+        except Exception as error:  # the worker's edge: a failed reward is never a zero, the group is drawn again
+            self._stores.queue.fail("groups", claimed, group.ordinal, f"{type(error).__name__}: {error}")
+            self._stores.blobs.delete((*group.latents, *group.images))
+            return
+        if self._stores.queue.publish("groups", claimed, encode(entry), group.ordinal, group.attempt):
+            self._stores.blobs.delete(group.images)
+        else:
+            self._stores.blobs.delete((*group.latents, *group.images))
+
+    def _score(self, group: GroupEntry) -> ScoredEntry:
+        images = decode_images(group.image_steps, self._stores.blobs.get(group.images))
+        started = time.process_time()
+        columns = tuple(RewardColumn.of(score_steps(weighted, images, group)) for weighted in self._rewards)
+        return ScoredEntry(
+            group=group,
+            rewards=columns,
+            producer=self._slot,
+            scored_ms=time.time_ns() // 1_000_000,
+            timings={"score": time.process_time() - started},
+        )
+
+
+def score_steps(weighted: WeightedReward, images: StepImages, group: GroupEntry) -> StepRewards:
+    """One reward on all decoded steps of a group. Raises rewards.reward.RewardError."""
+    samples, steps = images.pixels.shape[:2]
+    flat = images.pixels.reshape(samples * steps, *images.pixels.shape[2:])
+    count = len(flat)
+    scores = checked(weighted.reward, flat, [group.prompt.text] * count, [group.prompt.metadata] * count)
+    num_steps = len(group.behaviour.sigmas) - 1
+    values: NDArray[np.float32] = np.zeros((samples, num_steps), dtype=np.float32)
+    scored = np.zeros(num_steps, dtype=np.bool_)
+    values[:, list(images.steps)] = scores.reshape(samples, steps)
+    scored[list(images.steps)] = True
+    low, high = weighted.reward.range
+    return StepRewards(
+        name=weighted.reward.name, weight=weighted.weight, span=high - low, values=values, scored=scored
+    )

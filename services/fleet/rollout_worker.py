@@ -1,0 +1,126 @@
+"""Draws groups: ticket -> newest weights -> annealed few-step samples -> payloads -> the queue."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from rollout.kernel import build_process
+from rollout.lora import MergedAdapter
+from rollout.policy import Policy
+from rollout.prompts import PromptOrder, load_prompts
+from rollout.sampler import Drawn, named_noise, sample
+from rollout.trained import digest_tensors, load_tensors, trained_tensors
+from rollout.types import StepImages, WeightsVersion
+from services.config import RunConfig
+from services.data.codec import encode_images, encode_trajectory
+from services.data.queue import Claimed
+from services.data.wire import GroupEntry, Ticket, WireBehaviour, WirePrompt, WireVersion, decode, encode
+from services.errors import WeightsCorrupt
+from services.fleet.build import build_policy, use_threads
+from services.fleet.evaluation import evaluate
+from services.fleet.messages import EvaluationPart, EvaluationTask, Link
+from services.fleet.stores import open_stores
+
+CLAIM_BLOCK_MS = 250
+"""How long one claim waits for a ticket before the worker looks at the stop sign again."""
+
+
+class RolloutWorker:
+    """One rollout worker; owns a policy and nothing else that lasts."""
+
+    def __init__(self, config: RunConfig, link: Link) -> None:
+        use_threads(config.fleet.rollout.cpus)
+        self._config = config
+        self._slot = link.slot
+        self._stores = open_stores(link, config)
+        self._policy: Policy = build_policy(config)
+        self._merged = MergedAdapter(self._policy.network) if config.fleet.merge_adapter else None
+        self._order = PromptOrder(load_prompts(config.sampling.prompts), config.seed)
+        self._behaviour = config.sampling.behaviour()
+        self._process = build_process(self._behaviour.sigmas, self._behaviour.temperatures)
+        self._steps = config.steps_scored()
+        self._version: WeightsVersion | None = None
+
+    def run(self) -> None:
+        """Draw groups until the run is told to stop."""
+        queue = self._stores.queue
+        while not queue.stop_requested():
+            for claimed in queue.claim("tickets", self._slot, 1, CLAIM_BLOCK_MS):
+                self._serve(claimed)
+
+    def evaluate(self, task: EvaluationTask) -> EvaluationPart:
+        """Draw and read a share of the evaluation's images with the published weights it names."""
+        self._load(task.version)
+        return evaluate(self._policy, self._config, task)
+
+    def _serve(self, claimed: Claimed) -> None:
+        ticket = decode(claimed.payload, Ticket)
+        try:
+            entry = self._draw(ticket)
+        except Exception as error:  # the worker's edge: a group that cannot be drawn must not end the worker
+            self._stores.queue.fail("tickets", claimed, ticket.ordinal, f"{type(error).__name__}: {error}")
+            return
+        if not self._stores.queue.publish("tickets", claimed, encode(entry), ticket.ordinal, ticket.attempt):
+            self._stores.blobs.delete((*entry.latents, *entry.images))
+
+    def _draw(self, ticket: Ticket) -> GroupEntry:
+        version = self._catch_up()
+        prompt = self._order.at(ticket.ordinal)
+        samples = range(self._config.sampling.samples_per_group)
+        noise = named_noise(self._policy, self._behaviour, self._config.seed, ticket.ordinal, samples)
+        started = time.process_time()
+        conditions = self._policy.encode([prompt.text]).take([0] * len(samples))
+        drawn = sample(self._policy, conditions, self._process, noise)
+        sampled = time.process_time()
+        images = self._decode(drawn)
+        decoded = time.process_time()
+        name = f"{ticket.ordinal}/{ticket.attempt}"
+        latents = encode_trajectory(drawn.trajectory)
+        pixels = encode_images(images)
+        return GroupEntry(
+            ordinal=ticket.ordinal,
+            attempt=ticket.attempt,
+            prompt=WirePrompt.of(prompt),
+            behaviour=WireBehaviour.of(self._behaviour),
+            weights=WireVersion.of(version),
+            transitions=drawn.trajectory.transitions,
+            image_steps=images.steps,
+            latents=self._stores.blobs.put([f"{name}/latents/{i}" for i in samples], latents),
+            images=self._stores.blobs.put([f"{name}/images/{i}" for i in samples], pixels),
+            producer=self._slot,
+            created_ms=time.time_ns() // 1_000_000,
+            timings={"sample": sampled - started, "decode": decoded - sampled},
+        )
+
+    def _decode(self, drawn: Drawn) -> StepImages:
+        clean = drawn.clean[:, list(self._steps)]
+        pixels = self._policy.decode(clean.flatten(0, 1)).numpy()
+        return StepImages(steps=self._steps, pixels=pixels.reshape(*clean.shape[:2], *pixels.shape[1:]))
+
+    def _catch_up(self) -> WeightsVersion:
+        """The newest published weights, loaded: a group is never drawn with older ones than were there when its ticket
+        was claimed.
+        """
+        latest = self._stores.weights.latest()
+        if latest is None:
+            raise WeightsCorrupt("expected published weights before the first ticket, found none")
+        self._load(latest)
+        return latest
+
+    def _load(self, version: WeightsVersion) -> None:
+        if self._version == version:
+            return
+        tensors = self._stores.weights.fetch(version)
+        with torch.no_grad():
+            load_tensors(self._policy.network, tensors)
+        live = digest_tensors(trained_tensors(self._policy.network))
+        if live != version.digest:
+            self._version = None
+            raise WeightsCorrupt(
+                f"version {version.version}: expected digest {version.digest[:12]} in the module, found {live[:12]}"
+            )
+        if self._merged is not None:
+            self._merged.refresh()
+        self._version = version

@@ -1,0 +1,128 @@
+"""The run folder: one owner at a time, the configuration it was made with, and what must be equal to go on."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from services.config import RunConfig
+from services.errors import ConfigError
+
+MAY_DIFFER = ("fleet", "runs")
+"""Blocks that may change between starts of one run: they say where it runs, not what it computes."""
+MUST_STAY = ("fleet.max_staleness",)
+
+
+@contextmanager
+def owned(config: RunConfig, *, fresh: bool) -> Iterator[Path]:
+    """The run folder, locked for the time of the context, with config.yaml and run.json in it.
+
+    A folder of an earlier start goes on if its configuration and inputs are the same, else ConfigError shows the
+    difference; `fresh` moves it aside instead. ConfigError where the folder cannot be written.
+    """
+    folder = config.folder
+    if fresh and folder.exists():
+        folder.rename(folder.with_name(f"{folder.name}.until-{time.strftime('%Y%m%d-%H%M%S')}"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise ConfigError(f"cannot write the run folder {folder}: {error}; change `runs` or `name`") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"{folder} belongs to a run that is going on; use another `name`, or stop it"
+            ) from error
+        _settle(config, folder)
+        yield folder
+
+
+def _settle(config: RunConfig, folder: Path) -> None:
+    resolved = config.model_dump(mode="json")
+    inputs = input_digests(config)
+    path = folder / "config.yaml"
+    if path.exists():
+        before = yaml.safe_load(path.read_text())
+        changes = difference(_compared(before), _compared(resolved))
+        changes += difference(json.loads((folder / "run.json").read_text())["inputs"], inputs)
+        if changes:
+            raise ConfigError(
+                f"run {config.name!r} was started with another configuration:\n  "
+                + "\n  ".join(changes)
+                + "\nuse another `name`, undo the change, or start anew with --fresh"
+            )
+    path.write_text(yaml.safe_dump(resolved, sort_keys=False))
+    (folder / "run.json").write_text(json.dumps({"inputs": inputs, **provenance()}, indent=1))
+
+
+def config_digest(config: RunConfig) -> str:
+    """sha256 of what must stay equal over all starts of a run."""
+    text = json.dumps(_compared(config.model_dump(mode="json")), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def input_digests(config: RunConfig) -> dict[str, str]:
+    """sha256 of the model folder and the prompt files."""
+    files = {"sampling.prompts": config.sampling.prompts, "model.path": config.model.path}
+    if config.evaluation is not None:
+        files["evaluation.prompts"] = config.evaluation.prompts
+    if config.model.init_adapter is not None:
+        files["model.init_adapter"] = config.model.init_adapter
+    return {name: _digest(path) for name, path in files.items()}
+
+
+def provenance() -> dict[str, Any]:
+    """The commit that runs, and the versions of what it stands on."""
+    packages = ("torch", "diffusers", "transformers", "peft", "ray", "redis")
+    here = Path(__file__).resolve().parent
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {"commit": git.stdout.strip() or "unknown", "versions": {name: version(name) for name in packages}}
+
+
+def difference(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """One line per setting that differs: `key: before -> after`."""
+    lines = []
+    for key in dict.fromkeys((*before, *after)):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += difference(old, new, f"{prefix}{key}.")
+        elif old != new:
+            lines.append(f"{prefix}{key}: {old!r} -> {new!r}")
+    return lines
+
+
+def _compared(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in resolved.items() if key not in MAY_DIFFER}
+    for dotted in MUST_STAY:
+        block, _, key = dotted.partition(".")
+        kept[dotted] = resolved.get(block, {}).get(key)
+    return kept
+
+
+def _digest(path: Path) -> str:
+    sha = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            sha.update(f"{file.relative_to(path) if path.is_dir() else file.name}|".encode())
+            with file.open("rb") as content:
+                while chunk := content.read(1 << 20):
+                    sha.update(chunk)
+    return sha.hexdigest()

@@ -1,0 +1,20 @@
+"""What a run shows of itself.
+
+    history.py       one JSON line per update: the ground everything below reads
+    series.py        columns out of the history: a figure over the updates, by step
+    summary.py       summary.json: figures before and after, with 95 % intervals
+    strips.py        pictures: the same prompts and seeds, one column per denoising step
+    scalars.py       TensorBoard events
+    style.py         matplotlib figures as inline SVG in the page's own colours
+    plots.py         the report's charts
+    headline.py      the report's first figures: before and after, drawn
+    sections.py      the report's sections, from columns to HTML
+    report.py        report.html, one self-contained file (report.html and report.css are its template)
+    model_card.py    adapter/README.md
+    text.py          numbers in words
+    progress.py      the live view of a terminal
+    metric_table.py  every Prometheus metric, in one table
+    metrics.py       the collector behind the table and its HTTP endpoint
+
+Nothing here steers a run: the other rooms of the shell call in, and nothing is imported from them.
+"""

@@ -1,0 +1,258 @@
+"""The report's sections, each a function from columns to HTML."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from services.observe import plots, series
+from services.observe.history import ReportFigures, UpdateRecord
+from services.observe.series import Column
+from services.observe.style import category
+from services.observe.text import share_text
+
+PNG_SIZE_MAX_BYTES = 1_000_000
+"""A larger picture goes into the page as JPEG, so that a page of photographs can still be mailed."""
+
+
+TIME_UNITS = (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A strip as the report shows it."""
+
+    heading: str
+    png: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Columns:
+    """What every chart is drawn over."""
+
+    records: tuple[UpdateRecord, ...]
+    figures: tuple[ReportFigures, ...]
+    updates: Column
+    images: Column  # images so far
+    time: Column  # in `time_unit`
+    time_unit: str
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The K denoising steps."""
+        return tuple(range(series.num_steps(self.figures)))
+
+
+def columns_of(records: Sequence[UpdateRecord]) -> Columns:
+    """The columns that all sections share; wall time in the unit that keeps its numbers short."""
+    seconds = np.array([record.run_seconds for record in records], dtype=np.float64)
+    longest = float(seconds.max(initial=0.0))
+    unit, size = next(entry for entry in TIME_UNITS if longest > 3 * entry[1] or entry[1] == 1.0)
+    return Columns(
+        records=tuple(records),
+        figures=tuple(record.figures for record in records),
+        updates=np.array([record.update for record in records], dtype=np.float64),
+        images=np.array([record.images_total for record in records], dtype=np.float64),
+        time=seconds / size,
+        time_unit=unit,
+    )
+
+
+def rewards_section(columns: Columns) -> str:
+    """Each reward's curves, over images and over wall time."""
+    names = series.reward_names(columns.figures)
+    if not names:
+        return none("No update has been made yet.")
+    return step_legend(columns.steps) + "".join(
+        _reward(columns, name, f"reward{number}") for number, name in enumerate(names)
+    )
+
+
+def _reward(columns: Columns, name: str, prefix: str) -> str:
+    means = series.reward_means(columns.figures, name)
+    if not means:
+        return f'<h3 class="reward">{escape(name)}</h3>' + none("No step has been scored.")
+    last = means[max(means)]
+    known = last[np.isfinite(last)]
+    note = f"step {max(means)}: {known[0]:.3g} → {known[-1]:.3g}"
+    time_label = f"running time in {columns.time_unit}"
+    over_images = plots.step_curves(f"{prefix}i", columns.images, means, x_label="images", y_label="mean reward")
+    over_time = plots.step_curves(f"{prefix}t", columns.time, means, x_label=time_label, y_label="mean reward")
+    return (
+        f'<h3 class="reward">{escape(name)}</h3>'
+        f'<div class="grid">{chart("Over images", over_images, note)}{chart("Over running time", over_time)}</div>'
+    )
+
+
+def learning_section(columns: Columns) -> str:
+    """Advantages, drift, gradient and loss, and the updates that changed nothing."""
+    figures = columns.figures
+    if not figures:
+        return none("No update has been made yet.")
+    cards = [
+        _by_step(
+            columns, "advantage", "Standard deviation of the advantages", "std", [e.advantage_std for e in figures]
+        ),
+        _by_step(columns, "drift", "Drift from the behaviour policy", "drift in std", [e.drift for e in figures]),
+        _by_update(
+            columns, "gradient", "Gradient norm before clipping", "gradient norm", [e.grad_norm for e in figures]
+        ),
+        _by_update(columns, "clip", "Clipped share of transitions", "share", [e.clip_fraction for e in figures]),
+        _by_update(columns, "loss", "Loss", "loss", [e.loss for e in figures]),
+        _by_update(columns, "kl", "KL to the reference policy", "KL", [e.kl for e in figures]),
+        _by_update(columns, "rate", "Learning rate", "learning rate", [e.rate for e in figures], smooth=False),
+    ]
+    idle = [entry.update for entry in figures if not entry.trained]
+    skipped = (
+        none(f"Updates without a finite gradient changed nothing: {', '.join(map(str, idle))}.") if idle else ""
+    )
+    return step_legend(columns.steps) + f'<div class="grid">{"".join(cards)}</div>' + skipped
+
+
+def _by_step(columns: Columns, name: str, title: str, y_label: str, rows: Sequence[Mapping[int, float]]) -> str:
+    by_step = series.by_step(rows)
+    if not by_step:
+        return ""
+    return chart(title, plots.step_curves(name, columns.updates, by_step, x_label="update", y_label=y_label))
+
+
+def _by_update(
+    columns: Columns, name: str, title: str, y_label: str, values: Sequence[float], *, smooth: bool = True
+) -> str:
+    """A chart, or nothing where the figure was not asked for: nowhere finite or 0 throughout."""
+    column = np.array(values, dtype=np.float64)
+    if not np.isfinite(column).any() or not np.nan_to_num(column).any():
+        return ""
+    drawing = plots.curve(name, columns.updates, column, x_label="update", y_label=y_label, smooth=smooth)
+    return chart(title, drawing, f"last {column[np.isfinite(column)][-1]:.3g}")
+
+
+def system_section(columns: Columns) -> str:
+    """Phases, throughput, staleness, and where the calls' seconds went."""
+    records = columns.records
+    if not records:
+        return none("No update has been made yet.")
+    cards = []
+    speed = series.images_per_second(records)
+    if np.isfinite(speed).any():
+        drawing = plots.curve(
+            "speed", columns.updates, speed, x_label="update", y_label="images per second", from_zero=True
+        )
+        mean = columns.images[-1] / records[-1].run_seconds
+        cards.append(chart("Throughput", drawing, f"mean {mean:.3g} images/s"))
+    staleness = [age for record in records for age in record.staleness]
+    if staleness:
+        drawing = plots.staleness_bars("staleness", staleness)
+        cards.append(chart("Staleness of groups", drawing, f"mean {np.mean(staleness):.2f} updates"))
+    return _phases(columns) + f'<div class="grid">{"".join(cards)}</div>' + _calls(columns)
+
+
+def _phases(columns: Columns) -> str:
+    phases = series.by_name([record.phase_seconds for record in columns.records])
+    if not phases:
+        return ""
+    total = sum(float(column.sum()) for column in phases.values()) or 1.0
+    names = [f"{name.replace('_', ' ')} {share_text(column.sum() / total)}" for name, column in phases.items()]
+    legend = _legend([(name, f"--category-{category(number)}") for number, name in enumerate(names)])
+    drawing = plots.phase_stack("phases", columns.updates, phases)
+    return f'<div class="grid">{chart("The learner’s time", drawing, below=legend)}</div>'
+
+
+def _calls(columns: Columns) -> str:
+    calls = series.by_name([record.call_seconds for record in columns.records])
+    if not calls:
+        return ""
+    wall = max(columns.records[-1].run_seconds, 1e-9)
+    totals = {name: float(column.sum()) for name, column in calls.items()}
+    longest = max(*totals.values(), 1e-9)
+    body = "".join(
+        f'<tr><th>{escape(name)}</th><td class="bar"><i style="width: {100 * total / longest:.1f}%"></i></td>'
+        f'<td class="number">{total:,.1f} s</td><td class="number">{share_text(total / wall)}</td></tr>'
+        for name, total in totals.items()
+    )
+    return (
+        '<figure class="card"><figcaption><h3>Inside network, decoder and scorer calls</h3>'
+        "<span>share of the running time; workers run side by side</span></figcaption>"
+        f"<table>{body}</table></figure>"
+    )
+
+
+def pictures_section(pictures: Sequence[Picture]) -> str:
+    """The strips, inlined."""
+    if not pictures:
+        return none("This run has no strips.")
+    figures = "".join(
+        f'<figure class="card"><div class="frame">'
+        f'<img alt="{escape(picture.heading)}" src="{_data_uri(picture.png)}"></div></figure>'
+        for picture in pictures
+    )
+    return f'<div class="pictures">{figures}</div>'
+
+
+def _data_uri(png: bytes) -> str:
+    kind, content = "png", png
+    if len(png) > PNG_SIZE_MAX_BYTES:
+        smaller = io.BytesIO()
+        Image.open(io.BytesIO(png)).convert("RGB").save(smaller, format="JPEG", quality=88)
+        kind, content = "jpeg", smaller.getvalue()
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def configuration_section(config: str) -> str:
+    """The resolved configuration as it was run."""
+    if not config.strip():
+        return none("No configuration was found.")
+    return f'<details class="card" open><summary>config.yaml</summary><pre>{escape(config)}</pre></details>'
+
+
+def provenance_section(provenance: Mapping[str, Any]) -> str:
+    """Commit, model digest and versions, as run.json has them."""
+    if not provenance:
+        return none("No run.json was found.")
+    rows = "".join(
+        f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in _flat(provenance).items()
+    )
+    return f'<div class="card"><table>{rows}</table></div>'
+
+
+def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """Nested keys joined with spaces."""
+    flat: dict[str, str] = {}
+    for key, value in tree.items():
+        name = f"{above}{str(key).replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{name} "))
+        else:
+            flat[name] = "–" if value is None else str(value)
+    return flat
+
+
+def step_legend(steps: Sequence[int]) -> str:
+    """The colours of the denoising steps."""
+    return _legend([(f"step {step}", f"--step-{step}") for step in steps])
+
+
+def chart(title: str, drawing: str, note: str = "", *, below: str = "") -> str:
+    """A card around a drawing."""
+    side = f"<span>{escape(note)}</span>" if note else ""
+    head = f"<figcaption><h3>{escape(title)}</h3>{side}</figcaption>"
+    return f'<figure class="card">{head}{below}{drawing}</figure>'
+
+
+def none(sentence: str) -> str:
+    """A sentence where there is nothing to show."""
+    return f'<p class="none">{escape(sentence)}</p>'
+
+
+def _legend(entries: Sequence[tuple[str, str]]) -> str:
+    items = "".join(
+        f'<li><i style="background: var({variable})"></i>{escape(name)}</li>' for name, variable in entries
+    )
+    return f'<ul class="legend">{items}</ul>'

@@ -1,0 +1,139 @@
+"""Whatever workers do and in whatever order, every attempt has one fate and no ordinal is consumed twice."""
+
+from contextlib import suppress
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from services.data.queue import Ledger, Queue, accounting_holds
+from services.data.wire import Ticket, decode
+from services.errors import QueueError
+
+STEPS = ("admit", "draw", "score", "learn", "fail", "evict", "late", "restart", "resume")
+
+
+class Run:
+    """A learner, workers that never forget an old claim, and a checkpoint of every update."""
+
+    def __init__(self, redis) -> None:
+        self.redis = redis
+        self.limits = {"groups_per_update": 2, "max_staleness": 1, "total_groups": 1000, "max_attempts": 2}
+        self.queue = Queue(redis, "run")
+        self.queue.begin(Ledger(**self.limits))
+        self.consumed = set()
+        self.updates = 0
+        self.held = []  # every claim ever made: (stage, claimed, ordinal, attempt)
+        self.results = 0
+        self.published = set()
+
+    def claim(self, stage, pick):
+        for claimed in self.queue.claim(stage, f"worker-{pick % 2}", 1 + pick % 3, 0):
+            if stage == "tickets":
+                ticket = decode(claimed.payload, Ticket)
+                name = ticket.ordinal, ticket.attempt
+            else:
+                name = tuple(map(int, claimed.payload.split()[:2]))
+            self.held.append((stage, claimed, *name))
+
+    def newest(self, stage, pick):
+        mine = [held for held in self.held if held[0] == stage]
+        return mine[-1 - pick % min(len(mine), 4)] if mine else None
+
+    def advance(self, stage, pick):
+        self.claim(stage, pick)
+        if held := self.newest(stage, pick):
+            self.publish(*held)
+
+    def publish(self, stage, claimed, ordinal, attempt):
+        self.results += 1  # no two workers' results have the same bytes
+        if self.queue.publish(stage, claimed, b"%d %d %d" % (ordinal, attempt, self.results), ordinal, attempt):
+            assert (stage, ordinal, attempt) not in self.published
+            self.published.add((stage, ordinal, attempt))
+
+    def admit(self, pick):
+        self.queue.admit(pick)
+
+    def draw(self, pick):
+        self.advance("tickets", pick)
+
+    def score(self, pick):
+        self.advance("groups", pick)
+
+    def learn(self, pick):
+        self.claim("scored", pick)
+        mine = {held[2]: held for held in self.held if held[0] == "scored" and held[2] not in self.consumed}
+        if len(mine) >= 2:
+            batch = sorted(mine.values(), key=lambda held: held[2])[:2]
+            with suppress(QueueError):  # one was evicted meanwhile: then none is consumed
+                self.queue.finish_update(self.updates + 1, [held[1] for held in batch], [held[2] for held in batch])
+                self.updates += 1
+                for held in batch:
+                    assert held[2] not in self.consumed
+                    self.consumed.add(held[2])
+                return
+            self.held = [held for held in self.held if held not in batch]
+
+    def fail(self, pick):
+        if self.held:
+            stage, claimed, ordinal, _ = self.held[-1 - pick % min(len(self.held), 4)]
+            self.queue.fail(stage, claimed, ordinal, "nan")
+
+    def evict(self, pick):
+        if self.held:
+            stage, claimed, ordinal, _ = self.held[-1 - pick % min(len(self.held), 4)]
+            self.queue.evict(claimed, ordinal, ("stale", "lineage")[pick % 2], stage)
+
+    def late(self, pick):
+        if self.held:
+            held = self.held[pick % len(self.held)]
+            if held[0] != "scored":
+                self.publish(*held)
+
+    def restart(self, pick):
+        self.queue = Queue(self.redis, "run")
+
+    def resume(self, pick):
+        if pick % 4 == 0:
+            frontier = self.queue.statistics().frontier
+            intervals = tuple((ordinal, ordinal + 1) for ordinal in sorted(self.consumed))
+            self.published = set()
+            self.queue.begin(Ledger(**self.limits, updates_done=self.updates, consumed=intervals, frontier=frontier))
+
+    def settle(self):
+        """After everybody restarted, the run goes on: no place was lost."""
+        self.queue, self.held = Queue(self.redis, "run"), []
+        self.admit(0)
+        for stage in ("tickets", "groups"):
+            for worker in range(2 * 5):  # until both have nothing of their own and nothing waits
+                self.claim(stage, worker)
+            for held in [held for held in self.held if held[0] == stage]:
+                self.publish(*held)
+        for worker in range(2 * 5):
+            self.claim("scored", worker)
+        self.learn(0)
+
+    def check(self):
+        statistics = self.queue.statistics()
+        assert accounting_holds(statistics), statistics
+        assert statistics.consumed == len(self.consumed)
+        assert statistics.updates_done == self.updates
+        assert statistics.consumed + statistics.in_flight <= (1 + self.updates + 1) * 2
+        running = {int(ordinal) for ordinal in self.redis.hkeys("{run}:running")}
+        holes = {int(ordinal) for ordinal in self.redis.zrange("{run}:holes", 0, -1)}
+        assert not (running | holes) & self.consumed
+        remembered = self.redis.hkeys("{run}:attempts") + self.redis.hkeys("{run}:failures")
+        assert {int(ordinal) for ordinal in remembered} <= running | holes  # no key grows with the run
+        assert statistics.frontier == len(self.consumed) + len(running) + statistics.holes + statistics.dead
+
+
+@settings(max_examples=50, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 11)), min_size=10, max_size=60))
+def test_every_attempt_has_one_fate_and_no_ordinal_is_consumed_twice(redis, steps) -> None:
+    run = Run(redis)
+    for name, pick in steps:
+        getattr(run, name)(pick)
+        run.check()
+    before = run.updates
+    run.settle()
+    run.check()
+    assert run.updates > before

@@ -1,0 +1,134 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from redis import Redis
+
+from rollout.trained import digest_tensors
+from rollout.types import WeightsVersion
+from services.data.weights import WeightsStore
+from services.errors import WeightsCorrupt, WeightsError, WeightsMissing
+
+pytestmark = pytest.mark.integration
+
+
+def tensors(value=1.0):
+    return {"a.weight": torch.full((2, 3), value), "b.bias": torch.full((3,), value, dtype=torch.bfloat16)}
+
+
+def named(number, held):
+    return WeightsVersion(version=number, update=number, lineage=0, digest=digest_tensors(held))
+
+
+def published(store, number):
+    version = named(number, tensors(float(number)))
+    store.publish(tensors(float(number)), version)
+    return version
+
+
+@pytest.fixture
+def store(redis):
+    return WeightsStore(redis, "run", keep=2)
+
+
+def test_a_published_version_is_the_latest_and_comes_back_bit_for_bit(store) -> None:
+    assert store.latest() is None
+    published(store, 1)
+    version = published(store, 2)
+    assert store.latest() == version
+    fetched = store.fetch(version)
+    assert fetched.keys() == tensors().keys()
+    assert all(torch.equal(fetched[name], tensor) for name, tensor in tensors(2.0).items())
+    assert {name: tensor.dtype for name, tensor in fetched.items()} == {
+        "a.weight": torch.float32,
+        "b.bias": torch.bfloat16,
+    }
+
+
+def test_parameters_and_views_are_published_as_they_are(store) -> None:
+    held = {"w": torch.nn.Parameter(torch.arange(6.0).reshape(2, 3)).T}
+    store.publish(held, named(1, held))
+    assert torch.equal(store.fetch(named(1, held))["w"], held["w"])
+
+
+def test_versions_beyond_those_kept_are_deleted(store, redis) -> None:
+    versions = [published(store, number) for number in range(1, 5)]
+    with pytest.raises(WeightsMissing, match="version 2: expected its bytes"):
+        store.fetch(versions[1])
+    assert torch.equal(store.fetch(versions[2])["a.weight"], tensors(3.0)["a.weight"])
+    assert set(redis.keys("{run}:*")) == {
+        b"{run}:weights", b"{run}:weights:versions", b"{run}:weights:3", b"{run}:weights:4"
+    }  # fmt: skip
+
+
+def test_a_version_is_never_used_twice(store) -> None:
+    published(store, 5)
+    for number in (5, 4):
+        with pytest.raises(WeightsError, match=f"above 5, the latest, found {number}"):
+            published(store, number)
+
+
+def test_tensors_without_the_versions_digest_are_not_published(store, redis) -> None:
+    version = replace(named(1, tensors()), digest="0" * 64)
+    with pytest.raises(
+        WeightsCorrupt, match=f"version 1: expected digest {'0' * 64}, found {named(1, tensors()).digest}"
+    ):
+        store.publish(tensors(), version)
+    assert redis.keys("{run}:*") == []
+
+
+def test_weights_of_another_digest_are_not_handed_out(store) -> None:
+    version = published(store, 1)
+    with pytest.raises(WeightsCorrupt, match=r"version 1: expected digest .*, found"):
+        store.fetch(replace(version, digest="0" * 64))
+
+
+def test_a_flipped_byte_in_redis_is_found(store, redis) -> None:
+    version = published(store, 1)
+    data = bytearray(redis.hget("{run}:weights:1", "data"))
+    data[-1] ^= 1
+    redis.hset("{run}:weights:1", "data", bytes(data))
+    with pytest.raises(WeightsCorrupt, match=r"version 1: expected sha256 [0-9a-f]{64}, found [0-9a-f]{64}"):
+        store.fetch(version)
+
+
+def test_what_a_crash_left_before_the_pointer_moved_is_not_seen_and_goes_in_time(store, redis) -> None:
+    published(store, 1)
+    redis.zadd("{run}:weights:versions", {"2": 2})
+    redis.hset("{run}:weights:2", "data", b"half")
+    assert store.latest().version == 1
+    for number in (3, 4):
+        published(store, number)
+    assert not redis.exists("{run}:weights:2")
+
+
+def test_a_full_server_moves_no_pointer(store, redis) -> None:
+    version = published(store, 1)
+    redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(WeightsError, match="publish weights version 2"):
+            published(store, 2)
+    finally:
+        redis.config_set("maxmemory", 0)
+    assert store.latest() == version
+
+
+class Careless(Redis):
+    """A server, or a way to it, that flips a bit of what it is given."""
+
+    def hset(self, name, mapping):
+        flipped = bytearray(mapping["data"])
+        flipped[-1] ^= 1
+        return super().hset(name, mapping=mapping | {"data": bytes(flipped)})
+
+
+def test_weights_that_the_server_did_not_keep_are_not_committed(redis) -> None:
+    store = WeightsStore(Careless(connection_pool=redis.connection_pool), "run", keep=2)
+    with pytest.raises(WeightsCorrupt, match="version 1: expected sha256"):
+        published(store, 1)
+    assert store.latest() is None
+
+
+def test_a_store_keeps_at_least_one_version(redis) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        WeightsStore(redis, "run", keep=0)
