@@ -66,9 +66,8 @@ def gae(lam: float) -> Mode:
     def term(rewards: Rewards, step: int) -> Term:
         later = later_steps(rewards, step)
         weights = [(1.0 - lam) * lam**j for j in range(len(later) - 1)] + [lam ** (len(later) - 1)]
-        reads = tuple(k for k, weight in zip(later, weights, strict=True) if weight != 0.0)
-        future = sum((w * rewards.values[:, k] for w, k in zip(weights, later, strict=True)), np.float64(0.0))
-        return Term(np.asarray(future), baseline_of(rewards, step), reads)
+        future, reads = _weighted(rewards, later, weights)
+        return Term(future, baseline_of(rewards, step), reads)
 
     return term
 
@@ -79,11 +78,17 @@ def to_go(gamma: float) -> Mode:
     def term(rewards: Rewards, step: int) -> Term:
         later = later_steps(rewards, step)
         weights = [gamma**j for j in range(len(later))]
-        reads = tuple(k for k, weight in zip(later, weights, strict=True) if weight != 0.0)
-        future = sum((w * rewards.values[:, k] for w, k in zip(weights, later, strict=True)), np.float64(0.0))
-        return Term(np.asarray(future), None, reads)
+        future, reads = _weighted(rewards, later, weights)
+        return Term(future, None, reads)
 
     return term
+
+
+def _weighted(rewards: Rewards, steps: Sequence[int], weights: Sequence[float]) -> tuple[Floats, tuple[int, ...]]:
+    """The weighted sum of steps' rewards, and the steps with a weight: no other value is read, whatever it is."""
+    reads = tuple(step for step, weight in zip(steps, weights, strict=True) if weight != 0.0)
+    total: Floats = rewards.values[:, list(reads)] @ np.array([weight for weight in weights if weight != 0.0])
+    return total, reads
 
 
 def next_step(rewards: Rewards, step: int) -> Term:

@@ -19,20 +19,42 @@ ADAPTER = "policy"
 def attach_adapter(network: nn.Module, targets: str, rank: int, alpha: float, seed: int) -> LoraConfig:
     """Freeze the network and put a LoRA of `rank` on every linear layer whose name matches the regular expression
     `targets`. The up matrices start at zero, so the network's output is unchanged; the down matrices are gaussian,
-    a function of `seed`. Returns peft's config, which is saved beside the tensors.
+    a function of `seed`. Adapters that are active already stay so. Returns peft's config, which is saved beside the
+    tensors.
     """
-    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    active = {layer: list(layer.active_adapters) for layer in _adapted_layers(network)}
+    linear = _linear_layers(network)
     names = [name for name in linear if re.search(targets, name)]
     if not names:
         raise ValueError(
             f"no linear layer matches {targets!r}; change `model.lora.targets`. Layers are named like {linear[:3]}"
         )
     network.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, init_lora_weights="gaussian")
+    exactly = "|".join(re.escape(name) for name in names)  # a list would match every name that ends in one of these
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=exactly, init_lora_weights="gaussian")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(config, network, adapter_name=ADAPTER)
+    for parameter in network.parameters():
+        if parameter.requires_grad:  # peft gives the adapter the network's dtype; half precision loses small updates
+            parameter.data = parameter.data.float()
+    for layer in _adapted_layers(network):  # peft leaves the newest adapter alone active
+        _activate(layer, active.get(layer, []) + ([ADAPTER] if ADAPTER in layer.lora_A else []))
     return config
+
+
+def _adapted_layers(network: nn.Module) -> list[BaseTunerLayer]:
+    return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def _linear_layers(network: nn.Module) -> list[str]:
+    """Names of the network's own linear layers, with an adapter on them or not; an adapter's matrices are none."""
+    modules = dict(network.named_modules())
+    adapted = {name: module for name, module in modules.items() if isinstance(module, BaseTunerLayer)}
+    inside = tuple(f"{name}." for name in adapted)
+    own = {name: module for name, module in modules.items() if not name.startswith(inside)}
+    own |= {name: layer.get_base_layer() for name, layer in adapted.items()}
+    return [name for name, module in own.items() if isinstance(module, nn.Linear)]
 
 
 def adapter_state(network: nn.Module) -> dict[str, Tensor]:
@@ -45,7 +67,7 @@ def adapter_config(network: nn.Module) -> dict[str, Any]:
     """Peft's configuration of the adapter as plain JSON, for the metadata of a saved file."""
     configs: Any = network.peft_config
     config: dict[str, Any] = configs[ADAPTER].to_dict()
-    return {**config, "target_modules": sorted(config["target_modules"])}
+    return config
 
 
 def load_adapter_state(network: nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -65,14 +87,14 @@ def load_adapter_state(network: nn.Module, state: dict[str, Tensor], source: str
 
 def has_adapter(network: nn.Module) -> bool:
     """Whether the trained adapter is attached."""
-    return any(isinstance(m, BaseTunerLayer) and ADAPTER in m.active_adapters for m in network.modules())
+    return any(ADAPTER in layer.active_adapters for layer in _adapted_layers(network))
 
 
 @contextmanager
 def reference(network: nn.Module) -> Iterator[None]:
     """The reference policy: within the context the trained adapter is off and every other adapter stays on."""
-    layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
-    active = [list(layer.active_adapters) for layer in layers]
+    layers = _adapted_layers(network)
+    active = [[] if layer.disable_adapters else list(layer.active_adapters) for layer in layers]
     try:
         for layer, names in zip(layers, active, strict=True):
             _activate(layer, [name for name in names if name != ADAPTER])
@@ -94,7 +116,8 @@ def _activate(layer: BaseTunerLayer, names: list[str]) -> None:
 
 
 class MergedAdapter:
-    """The trained adapter folded into the weights it adapts, for sampling at the base model's cost.
+    """The trained adapter, with those active beside it, folded into the weights it adapts, for sampling at the base
+    model's cost.
 
     The base weights are kept aside, so that merging anew after each weights version never accumulates rounding. The
     network then computes (W + B A s) x where the learner computes W x + B (A x) s: equal to float32 rounding, which
@@ -102,15 +125,17 @@ class MergedAdapter:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self._layers = [m for m in network.modules() if isinstance(m, BaseTunerLayer) and ADAPTER in m.lora_A]
+        self._layers = [layer for layer in _adapted_layers(network) if ADAPTER in layer.lora_A]
         if any(layer.get_base_layer().weight.dtype != torch.float32 for layer in self._layers):
             raise ValueError("an adapter is merged in float32 only; set `fleet.merge_adapter: false`")
         self._base = [layer.get_base_layer().weight.detach().clone() for layer in self._layers]
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Merge the adapter's present tensors."""
+        """Merge the adapter's present tensors. A merged layer computes nothing beside its weights, so whatever is
+        active on it is merged.
+        """
         for layer, base in zip(self._layers, self._base, strict=True):
             layer.get_base_layer().weight.copy_(base)
             layer.merged_adapters.clear()
-            layer.merge(adapter_names=[ADAPTER])
+            layer.merge(adapter_names=list(layer.active_adapters))

@@ -19,10 +19,12 @@ def load_prompts(path: Path) -> tuple[Prompt, ...]:
     """
     if not path.is_file():
         raise ValueError(f"expected a prompt file, found none at {path}")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would break a text at U+2028 or U+0085
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected UTF-8 ({error})") from error
     prompts = tuple(
-        _parse(line, f"{path}:{number}", number)
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-        if line.strip()
+        _parse(line, f"{path}:{number}", number) for number, line in enumerate(lines, start=1) if line.strip()
     )
     if not prompts:
         raise ValueError(f"{path}: expected one JSON object per line, found no line")
@@ -42,9 +44,10 @@ def _parse(line: str, place: str, number: int) -> Prompt:
     metadata = entry.get("metadata", {})
     if not isinstance(metadata, Mapping):
         raise ValueError(f'{place}: expected "metadata" to be an object, found {metadata!r}')
-    return Prompt(
-        id=str(number), text=entry["text"], metadata=dict(metadata), references=tuple(entry.get("references", ()))
-    )
+    references = entry.get("references", [])
+    if not isinstance(references, list) or not all(isinstance(reference, str) for reference in references):
+        raise ValueError(f'{place}: expected "references" to be a list of strings, found {references!r}')
+    return Prompt(id=str(number), text=entry["text"], metadata=dict(metadata), references=tuple(references))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ def uniform_grid(num_steps: int) -> tuple[float, ...]:
 
 def shifted_grid(num_steps: int, shift: float) -> tuple[float, ...]:
     """A uniform grid bent towards noise by s -> shift s / (1 + (shift - 1) s); exact 1 and 0 at the ends."""
-    levels = [1.0 - step / num_steps for step in range(num_steps)]
-    return (*(shift * level / (1.0 + (shift - 1.0) * level) for level in levels), 0.0)
+    levels = [1.0 - step / num_steps for step in range(1, num_steps)]
+    return (1.0, *(shift * level / (1.0 + (shift - 1.0) * level) for level in levels), 0.0)
 
 
 def check_grid(sigmas: Sequence[float]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusion3Pipeline
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from rollout.lora import adapter_config, adapter_state, has_adapter, load_adapter_state
@@ -32,7 +32,7 @@ def load(spec: PolicySpec) -> SD3Policy:
     index = json.loads((spec.folder / "model_index.json").read_text())
     absent = {name: None for name, value in index.items() if isinstance(value, list) and value[0] is None}
     pipeline = StableDiffusion3Pipeline.from_pretrained(
-        spec.folder, dtype=getattr(torch, spec.dtype), local_files_only=True, low_cpu_mem_usage=False, **absent
+        spec.folder, dtype=getattr(torch, spec.dtype), local_files_only=True, **absent
     ).to(spec.device)
     return SD3Policy(pipeline, spec.guidance, spec.max_sequence_length)
 
@@ -130,5 +130,13 @@ class SD3Policy:
         file = source if source.is_file() else source / ADAPTER_FILE
         if not file.is_file():
             raise ValueError(f"expected an adapter at {file}, found none; change `model.init_adapter`")
-        state = {name.removeprefix("transformer."): tensor for name, tensor in load_file(file).items()}
+        with safe_open(file, "pt") as opened:
+            state = {name.removeprefix("transformer."): opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            saved = json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
+        alpha = adapter_config(self.network)["lora_alpha"]
+        if saved.get("transformer.lora_alpha", alpha) != alpha:  # the tensors would fit, at another strength
+            raise ValueError(
+                f"the adapter {file} does not fit: lora_alpha should be {alpha:g}, is "
+                f"{saved['transformer.lora_alpha']:g}; change `model.lora.alpha`"
+            )
         load_adapter_state(self.network, state, str(file))

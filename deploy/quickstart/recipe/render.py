@@ -32,8 +32,8 @@ def draw(number: str, colour: str, rng: np.random.Generator) -> NDArray[np.uint8
     canvas = Image.new("RGB", (WIDTH, HEIGHT), "white")
     pen = ImageDraw.Draw(canvas)
     left, top, right, bottom = pen.textbbox((0, 0), number, font=font)
-    x = round((WIDTH - (right - left)) / 2 - left) + int(rng.integers(-1, 2))
-    y = round((HEIGHT - (bottom - top)) / 2 - top)
+    x = round((WIDTH - (right - left)) / 2 - left) + int(rng.integers(-2, 3))
+    y = round((HEIGHT - (bottom - top)) / 2 - top) + int(rng.integers(-1, 2))
     pen.text((x, y), number, fill=COLOURS[colour], font=font)
     return np.asarray(canvas, dtype=np.uint8)
 

@@ -1,0 +1,41 @@
+# Every target makes the environment it needs. PYTHON chooses the interpreter (3.11 or later).
+PYTHON ?= python3
+VENV ?= .venv
+EXTRA ?= cpu
+BIN := $(VENV)/bin
+RUN := deploy/configs/quickstart.yaml
+
+.PHONY: help setup quickstart test unit check bench clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.ready ## Create the environment
+
+$(VENV)/.ready: pyproject.toml deploy/constraints/$(EXTRA).txt deploy/constraints/readers.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c deploy/constraints/$(EXTRA).txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c deploy/constraints/$(EXTRA).txt -e '.[$(EXTRA),dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r deploy/constraints/readers.txt
+	@touch $@
+
+quickstart: $(VENV)/.ready ## Set up and run the main job; goes on where it stopped
+	$(BIN)/tafs train $(RUN)
+
+test: $(VENV)/.ready ## Set up and run the tests
+	$(BIN)/python -m pytest -m 'not slow and not gpu'
+
+unit: $(VENV)/.ready ## Only the tests that start no process
+	$(BIN)/python -m pytest -m 'not integration and not slow and not gpu'
+
+check: $(VENV)/.ready ## Lint, format, types, law of layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+bench: $(VENV)/.ready ## Time every phase against its floor
+	$(BIN)/tafs bench $(RUN)
+
+clean: ## Remove the environment and caches; runs stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+from dataclasses import fields, replace
+
+from learner.advantage import build_credit
+from learner.batching import build_pairs, group_advantages
+from learner.loss import behaviour_means
+from rollout.kernel import build_process
+from tests.tiny_groups import adapted_policy, behaviour, draw_group, draw_groups, rewards_of, with_values
+
+TERMINAL = build_credit("terminal", 1.0, 1.0, 0.0, "group")
+
+
+def test_pairs_are_ordered_by_group_sample_and_transition():
+    policy = adapted_policy()
+    groups = draw_groups(policy, 2, num_samples=3)
+    tables = [np.arange(9.0).reshape(3, 3) + 100 * index for index in range(2)]
+    pairs = build_pairs(groups, tables)
+    assert len(pairs) == 18
+    assert pairs.step.tolist() == [0, 1, 2] * 6
+    assert pairs.prompt.tolist() == [0] * 9 + [1] * 9
+    assert pairs.advantage.tolist() == [*range(9), *range(100, 109)]
+    row = 9 + 1 * 3 + 2
+    trajectory = groups[1].group.trajectory
+    assert torch.equal(pairs.states[row], trajectory.states[1, 2])
+    assert torch.equal(pairs.actions[row], trajectory.actions[1, 2])
+    assert torch.equal(pairs.noise[row], trajectory.noise[1, 2])
+
+
+def test_every_pair_carries_its_own_behaviours_transition():
+    policy = adapted_policy()
+    groups = [draw_group(policy, 0, how=behaviour(4, 0.9)), draw_group(policy, 1, how=behaviour(2, 0.5))]
+    pairs = build_pairs(groups, group_advantages(groups, TERMINAL))
+    assert pairs.step.tolist() == [0, 1, 2] * 4 + [0] * 4
+    for row, group in ((1, groups[0]), (12, groups[1])):
+        how = group.group.behaviour
+        expected = build_process(how.sigmas, how.temperatures)[int(pairs.step[row])]
+        for name in ("sigma", "state_gain", "velocity_gain", "std"):
+            assert float(getattr(pairs, name)[row]) == pytest.approx(getattr(expected, name))
+
+
+def test_honest_pairs_give_back_the_policys_own_means():
+    policy = adapted_policy()
+    groups = draw_groups(policy, 2)
+    pairs = build_pairs(groups, group_advantages(groups, TERMINAL))
+    conditions = policy.encode([group.group.prompt.text for group in groups]).take(pairs.prompt)
+    with torch.no_grad():
+        v = policy.velocity(pairs.states, pairs.sigma, conditions)
+    gains = (pairs.state_gain.view(-1, 1, 1, 1), pairs.velocity_gain.view(-1, 1, 1, 1))
+    torch.testing.assert_close(behaviour_means(pairs), gains[0] * pairs.states + gains[1] * v, atol=1e-5, rtol=1e-5)
+
+
+def test_half_precision_latents_become_float32():
+    (scored,) = draw_groups(adapted_policy(), 1)
+    half = replace(scored.group.trajectory, states=scored.group.trajectory.states.half())
+    pairs = build_pairs([replace(scored, group=replace(scored.group, trajectory=half))], [np.zeros((4, 3))])
+    assert pairs.states.dtype == torch.float32
+
+
+def test_taking_rows_takes_them_of_every_column():
+    pairs = build_pairs(draw_groups(adapted_policy(), 1), [np.arange(12.0).reshape(4, 3)])
+    taken = pairs.take(torch.tensor([5, 2]))
+    assert taken.advantage.tolist() == [5.0, 2.0]
+    for field in fields(pairs):
+        assert torch.equal(getattr(taken, field.name), getattr(pairs, field.name)[[5, 2]])
+
+
+def test_every_reward_is_normalised_by_itself_then_weighted_and_summed():
+    (scored,) = draw_groups(adapted_policy(), 1)
+    generator = np.random.default_rng(0)
+    first, second = generator.normal(size=(4, 4)), 1000.0 * generator.normal(size=(4, 4))
+    one = rewards_of(first, "one", weight=2.0)
+    two = rewards_of(second, "two", weight=-0.5, span=1000.0)
+    (table,) = group_advantages([replace(scored, rewards=(one, two))], TERMINAL)
+
+    def normalised(values):
+        final = values[:, -1:].astype(np.float32).astype(np.float64)
+        return (final - final.mean()) / final.std()
+
+    expected = 2.0 * normalised(first) - 0.5 * normalised(second)
+    np.testing.assert_allclose(table, expected.repeat(3, axis=1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("names", [("one",), ("one", "other"), ("one", "two", "three"), ("two", "one")])
+def test_groups_that_disagree_about_their_rewards_are_refused(names):
+    groups = draw_groups(adapted_policy(), 2)
+    values = np.random.default_rng(0).normal(size=(4, 4))
+    sets = [tuple(rewards_of(values, name) for name in given) for given in (("one", "two"), names)]
+    groups = [replace(group, rewards=given) for group, given in zip(groups, sets, strict=True)]
+    with pytest.raises(ValueError, match="disagree about their rewards"):
+        group_advantages(groups, TERMINAL)
+
+
+def test_an_unscored_step_is_never_read():
+    (scored,) = draw_groups(adapted_policy(), 1)
+    values = np.random.default_rng(0).normal(size=(4, 4))
+    spoiled = values.copy()
+    spoiled[:, 1] = np.nan
+    mask = np.array([True, False, True, True])
+    gae = build_credit("gae", 0.5, 1.0, 0.0, "group")
+    (here,) = group_advantages([with_values(scored, values, scored=mask)], gae)
+    (there,) = group_advantages([with_values(scored, spoiled, scored=mask)], gae)
+    np.testing.assert_array_equal(here, there)
+    assert np.isfinite(here).all()

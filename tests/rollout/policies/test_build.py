@@ -1,0 +1,22 @@
+import json
+
+import pytest
+
+from rollout.policies.build import PolicySpec, load_policy, pipeline_class
+from rollout.policies.sd3 import SD3Policy
+
+
+def test_the_family_is_chosen_by_the_folders_index(without_t5):
+    assert pipeline_class(without_t5) == "StableDiffusion3Pipeline"
+    assert isinstance(load_policy(PolicySpec(folder=without_t5)), SD3Policy)
+
+
+def test_a_folder_that_is_no_pipeline_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"found no .*model_index\.json; change `model\.path`"):
+        pipeline_class(tmp_path)
+
+
+def test_an_unknown_family_is_refused_with_those_that_are_supported(tmp_path):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "OtherPipeline"}))
+    with pytest.raises(ValueError, match=r"declares OtherPipeline; supported are StableDiffusion3Pipeline"):
+        load_policy(PolicySpec(folder=tmp_path))
