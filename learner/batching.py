@@ -45,11 +45,13 @@ class Pairs:
 def group_advantages(groups: Sequence[ScoredGroup], credit: Credit) -> list[NDArray[np.float64]]:
     """[G, T] per group: each reward is normalised by itself, then weighted and summed."""
     names = [reward.name for reward in groups[0].rewards]
+    for group in groups:
+        found = [reward.name for reward in group.rewards]
+        if found != names:
+            raise ValueError(f"groups disagree about their rewards: expected {names} in every group, found {found}")
     total: list[NDArray[np.float64]] = []
-    for index, name in enumerate(names):
+    for index in range(len(names)):
         column = [group.rewards[index] for group in groups]
-        if any(reward.name != name for reward in column):
-            raise ValueError(f"groups disagree about their rewards: expected {names} in every group")
         batch = [
             Rewards(r.values.astype(np.float64), r.scored, g.group.trajectory.transitions, r.span)
             for r, g in zip(column, groups, strict=True)

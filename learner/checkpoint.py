@@ -42,15 +42,15 @@ def checkpoint_name(update: int) -> str:
 
 
 def save_checkpoint(parent: Path, update: int, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write a checkpoint atomically, then delete all but the newest `keep`. Returns its folder."""
+    """Write a checkpoint atomically, then delete those of later updates, which the run went back behind because they
+    were broken, and all but the newest `keep`. Returns its folder.
+    """
     parent.mkdir(parents=True, exist_ok=True)
     final = parent / checkpoint_name(update)
     draft = parent / f".{final.name}.tmp-{uuid.uuid4().hex[:8]}"
     draft.mkdir()
     for name, tensors in checkpoint.tensors.items():
-        save_file(
-            {key: tensor.detach().contiguous() for key, tensor in tensors.items()}, draft / f"{name}.safetensors"
-        )
+        save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, draft / f"{name}.safetensors")
     (draft / STATE).write_text(json.dumps(checkpoint.state, indent=1, sort_keys=True))
     files = sorted(path for path in draft.iterdir())
     manifest = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -61,8 +61,10 @@ def save_checkpoint(parent: Path, update: int, checkpoint: Checkpoint, keep: int
         shutil.rmtree(final)
     draft.rename(final)
     _flush(parent)
-    for old in _complete(parent)[:-keep]:
-        shutil.rmtree(old)
+    folders = _complete(parent)
+    newest = folders.index(final) + 1
+    for other in [*folders[newest:], *folders[:newest][:-keep]]:
+        shutil.rmtree(other)
     return final
 
 
@@ -90,6 +92,8 @@ def _load(folder: Path) -> Checkpoint:
 def _problem(folder: Path) -> str | None:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
+        if not isinstance(manifest, dict) or STATE not in manifest:
+            return f"{folder / MANIFEST}: expected the sha256 of {STATE} and every other file, found {manifest!r:.60}"
         for name, sha in manifest.items():
             found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
             if found != sha:

@@ -50,9 +50,7 @@ def drift(mean_old: Tensor, mean_new: Tensor, std: Tensor) -> Tensor:
 
 def means(pairs: Pairs, v: Tensor) -> Tensor:
     """The transition means of the pairs for velocities v [n, C, h, w]."""
-    return transition_mean(
-        pairs.states, v, pairs.state_gain.view(-1, 1, 1, 1), pairs.velocity_gain.view(-1, 1, 1, 1)
-    )
+    return transition_mean(pairs.states, v, pairs.state_gain.view(-1, 1, 1, 1), pairs.velocity_gain.view(-1, 1, 1, 1))
 
 
 def behaviour_means(pairs: Pairs) -> Tensor:
@@ -79,9 +77,7 @@ class PairLoss:
     dropped: Tensor  # bool, drift above drift_max
 
 
-def pair_loss(
-    pairs: Pairs, v: Tensor, v_anchor: Tensor, v_reference: Tensor | None, objective: Objective
-) -> PairLoss:
+def pair_loss(pairs: Pairs, v: Tensor, v_anchor: Tensor, v_reference: Tensor | None, objective: Objective) -> PairLoss:
     """-w min(A rho, A clip(rho)) + beta KL for every pair.
 
     v carries the gradient, v_anchor is the velocity when the update began (equal to v.detach() at its first optimizer

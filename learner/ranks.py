@@ -52,12 +52,13 @@ class TorchRanks:
         )
         self.rank = rank
         self.size = size
+        self._device = torch.device("cuda" if backend == "nccl" else "cpu")  # NCCL takes no other
 
     def sum(self, tensor: Tensor) -> Tensor:
         """All-reduce; raises when a peer does not come within the timeout."""
-        total = tensor.clone()
+        total = tensor.to(self._device, copy=True)
         dist.all_reduce(total)
-        return total
+        return total.to(tensor.device)
 
     def close(self) -> None:
         """Leave the group."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 
 from learner.batching import Pairs
 from learner.loss import PairLoss
@@ -29,7 +30,7 @@ class UpdateReport:
     update: int  # its number, from 1
     consumed: tuple[int, ...]  # ordinals
     images: int
-    trained: bool  # False: gradients were not finite on some rank and nothing was changed
+    trained: bool  # False: an optimizer step was left out, its gradients were not finite on some rank
     rate: float  # learning rate
     loss: float
     grad_norm: float  # before clipping
@@ -70,10 +71,15 @@ class Tally:
         self.dropped += int(result.dropped.sum())
         for step in set(pairs.step.tolist()):
             here = pairs.step == step
-            self.drift_max[step] = max(self.drift_max[step], float(result.drift[here].max()))
+            self.drift_max[step] = _worse(self.drift_max[step], result.drift[here].max())
             self.drift_squares[step] += float(result.drift[here].square().sum())
             self.drift_counts[step] += int(here.sum())
-            self.log_ratio_max[step] = max(self.log_ratio_max[step], float(result.log_ratio[here].abs().max()))
+            self.log_ratio_max[step] = _worse(self.log_ratio_max[step], result.log_ratio[here].abs().max())
+
+
+def _worse(known: float, found: Tensor) -> float:
+    """The larger of the two, or NaN where either is: max() would drop a NaN, and the guard with it."""
+    return float(np.maximum(known, float(found)))
 
 
 def reward_statistics(groups: Sequence[ScoredGroup]) -> dict[str, RewardStatistics]:

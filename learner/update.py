@@ -79,7 +79,7 @@ class Learner:
             anchor = None if anchors is None else anchors[rows]
             self._accumulate(pairs.take(rows), anchor, conditions, tally)
             if guard and index == 0:
-                self._agree_on_drift(tally)
+                self._agree_on_drift(tally.drift_max if anchors is None else _drift_by_step(pairs, anchors), tally)
             self._step(rate, tally)
         self.updates_done += 1
         self.average.follow(self.parameters, self.updates_done)
@@ -90,8 +90,7 @@ class Learner:
         pairs = self._pairs([group], [np.zeros((group.group.num_samples, len(group.group.trajectory.transitions)))])
         with self.holding(weights):
             v = self._velocities(pairs, self._encode([group]))
-        r = drift(behaviour_means(pairs), means(pairs, v), pairs.std)
-        measured = {step: float(r[pairs.step == step].max()) for step in set(pairs.step.tolist())}
+        measured = _drift_by_step(pairs, v)
         check_drift(measured, self._dtype)
         return max(measured.values())
 
@@ -130,17 +129,17 @@ class Learner:
     def _encode(self, groups: Sequence[ScoredGroup]) -> Conditions:
         return self.policy.encode([group.group.prompt.text for group in groups])
 
-    def _agree_on_drift(self, tally: Tally) -> None:
+    def _agree_on_drift(self, measured: Mapping[int, float], tally: Tally) -> None:
         """The ratio guard, on all ranks alike: a rank that raised alone would leave its peers waiting for a sum."""
         problem: RatioGuardError | None = None
         try:
-            check_drift(tally.drift_max, self._dtype)
+            check_drift(measured, self._dtype)
         except RatioGuardError as error:
             problem = error
         if not all_agree(self.ranks, problem is None):
             self.optimizer.zero_grad()
             raise problem or RatioGuardError("another rank's ratio guard is broken; its message tells where")
-        tally.guard_drift = max(tally.drift_max.values(), default=0.0)
+        tally.guard_drift = max(measured.values(), default=math.nan)
 
     def _velocity(self, pairs: Pairs, conditions: Conditions) -> Tensor:
         return self.policy.velocity(pairs.states, pairs.sigma, conditions.take(pairs.prompt))
@@ -155,16 +154,17 @@ class Learner:
         if self.spec.optimizer_steps == 1:
             return [torch.arange(total)]
         generator = torch.Generator().manual_seed(named_seed("shuffle", self.spec.seed, self.updates_done))
-        return list(torch.randperm(total, generator=generator).chunk(self.spec.optimizer_steps))
+        return list(torch.randperm(total, generator=generator).tensor_split(self.spec.optimizer_steps))
 
     def _accumulate(self, pairs: Pairs, anchor: Tensor | None, conditions: Conditions, tally: Tally) -> None:
         """Gradients of this rank's pairs of one optimizer step. anchor: the velocities [n, C, h, w] when the update
         began, or None where that is now. Pairs without advantage change nothing, unless there is a KL, and are left
         out; they still count in the mean.
         """
-        mine = torch.arange(self.ranks.rank, len(pairs), self.ranks.size)
+        mine = torch.arange(self.ranks.rank, len(pairs), self.ranks.size, device=pairs.advantage.device)
         needed = mine if self.spec.objective.kl_weight > 0.0 else mine[pairs.advantage[mine] != 0.0]
-        for rows in torch.split(needed, self.spec.micro_batch):
+        for start in range(0, len(needed), self.spec.micro_batch):  # never an empty call, where there is nothing to do
+            rows = needed[start : start + self.spec.micro_batch]
             batch = pairs.take(rows)
             result = self._pair_loss(batch, None if anchor is None else anchor[rows], conditions)
             (result.loss.sum() / len(pairs)).backward()  # type: ignore[no-untyped-call]
@@ -199,3 +199,9 @@ class Learner:
         parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for parameter, part in zip(self.parameters.values(), parts, strict=True):
             parameter.grad = part.view_as(parameter)
+
+
+def _drift_by_step(pairs: Pairs, v: Tensor) -> dict[int, float]:
+    """By step: the largest drift of the means with velocities v from the behaviour policy's."""
+    r = drift(behaviour_means(pairs), means(pairs, v), pairs.std)
+    return {step: float(r[pairs.step == step].max()) for step in set(pairs.step.tolist())}

@@ -24,9 +24,7 @@ def check_grid(sigmas: Sequence[float]) -> None:
         raise ValueError(f"a grid goes from 1 to 0; found {list(sigmas)} in `sampling.sigmas`")
     for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         if not sigma_next < sigma:
-            raise ValueError(
-                f"a grid falls strictly; step {step} of `sampling.sigmas` goes {sigma} -> {sigma_next}"
-            )
+            raise ValueError(f"a grid falls strictly; step {step} of `sampling.sigmas` goes {sigma} -> {sigma_next}")
 
 
 def _constant(fraction: float, sigma: float) -> float:
@@ -59,6 +57,4 @@ def temperatures(annealing: str, start: float, end: float, sigmas: Sequence[floa
     """One temperature per step of the grid, annealed from `start` to `end`; K values in [0, 1]."""
     law = ANNEALING[annealing]
     noisy = max(len(sigmas) - 3, 1)  # the transition into sigma 0 carries no noise
-    return tuple(
-        start + (end - start) * law(min(step / noisy, 1.0), sigma) for step, sigma in enumerate(sigmas[:-1])
-    )
+    return tuple(start + (end - start) * law(min(step / noisy, 1.0), sigma) for step, sigma in enumerate(sigmas[:-1]))

@@ -41,9 +41,7 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     live = trained_tensors(network)
     if live.keys() != tensors.keys():
         odd = sorted(live.keys() ^ tensors.keys())
-        raise ValueError(
-            f"weights do not fit: expected {len(live)} tensors, found {len(tensors)}; first odd: {odd[0]}"
-        )
+        raise ValueError(f"weights do not fit: expected {len(live)} tensors, found {len(tensors)}; first odd: {odd[0]}")
     for name, parameter in live.items():
         if parameter.shape != tensors[name].shape:
             raise ValueError(

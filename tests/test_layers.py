@@ -82,7 +82,7 @@ def inner_rank(module: str) -> int:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_room_imports_only_the_rooms_below_it(module: str) -> None:
-    room = module.split(".")[0]
+    room = module.split(".", maxsplit=1)[0]
     assert {name.split(".")[0] for name in first_party(module)} <= MAY_IMPORT[room]
 
 

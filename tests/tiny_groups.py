@@ -28,9 +28,7 @@ def adapted_policy(seed=0):
 
 
 def behaviour(num_steps=4, tau=0.9):
-    return Behaviour(
-        sigmas=uniform_grid(num_steps), temperatures=(tau,) * num_steps, height=HEIGHT, width=WIDTH
-    )
+    return Behaviour(sigmas=uniform_grid(num_steps), temperatures=(tau,) * num_steps, height=HEIGHT, width=WIDTH)
 
 
 def draw_group(policy, ordinal, num_samples=4, how=None, reward=None):
@@ -59,9 +57,9 @@ def rewards_of(values, name="brightness", weight=1.0, span=1.0, scored=None):
     return StepRewards(name=name, weight=weight, span=span, values=values, scored=every if scored is None else scored)
 
 
-def with_values(scored, values, **options):
+def with_values(group, values, **options):
     """The group with other rewards."""
-    return replace(scored, rewards=(rewards_of(values, **options),))
+    return replace(group, rewards=(rewards_of(values, **options),))
 
 
 def with_trajectory(scored, **tensors):
@@ -100,5 +98,3 @@ def flat_weights(learner):
 def fingerprint(learner):
     """Digests of everything that an update may change."""
     return {name: digest_tensors(tensors) for name, tensors in learner.tensors().items()}
-
-

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+from typer.exceptions import TyperException
 
 from services.errors import ExitCode, TafsError
 
@@ -35,7 +37,8 @@ def train(
     from services.cli.run_file import load_run_file
     from services.fleet.launch import train as launch
 
-    raise typer.Exit(launch(load_run_file(run_file, overrides or ()), fresh=fresh, console=Console()))
+    config = load_run_file(run_file, overrides or ())
+    raise typer.Exit(launch(config, fresh=fresh, console=Console()))
 
 
 @app.command()
@@ -68,9 +71,7 @@ def sample(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     *,
     adapter: Annotated[Path | None, typer.Option(help="A saved adapter; without one the base model.")] = None,
-    output: Annotated[Path, typer.Option(help="PNG: one row per sample, one column per step.")] = Path(
-        "sample.png"
-    ),
+    output: Annotated[Path, typer.Option(help="PNG: one row per sample, one column per step.")] = Path("sample.png"),
     count: Annotated[int, typer.Option(min=1, help="Samples.")] = 4,
 ) -> None:
     """Draw a prompt with the serving sampler and keep every step's one-step prediction."""
@@ -100,12 +101,16 @@ def bench(run_file: RunFile, overrides: Overrides = None) -> None:
 def main() -> NoReturn:
     """Run the command line; errors that we raise on purpose end in one sentence and their exit code."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
+        code = app(standalone_mode=False)  # a command's typer.Exit comes back as its number
+    except TyperException as error:
+        typer.echo(f"error: {error}; see `tafs --help`", err=True)
+        sys.exit(ExitCode.BAD_CONFIG)
     except TafsError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(ExitCode.DRAINED)
-    sys.exit(ExitCode.DONE)
+    except Exception:  # the process's edge: whatever we did not foresee ends with the code that says so
+        traceback.print_exc()
+        sys.exit(ExitCode.BUG)
+    sys.exit(code or ExitCode.DONE)

@@ -55,9 +55,7 @@ def _sentence(path: Path, item: ErrorDetails) -> str:
     if item["type"] == "extra_forbidden":
         valid = _keys_at(item["loc"][:-1])
         near = difflib.get_close_matches(str(item["loc"][-1]), valid, n=1, cutoff=0.0)
-        return (
-            f"{path}: unknown key `{place}`; the nearest valid one is `{near[0]}`" if near else f"{path}: {place}"
-        )
+        return f"{path}: unknown key `{place}`; the nearest valid one is `{near[0]}`" if near else f"{path}: {place}"
     if item["type"] == "missing":
         return f"{path}: `{place}` is required and absent"
     message = str(item["msg"]).removeprefix("Value error, ")

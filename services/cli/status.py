@@ -19,9 +19,7 @@ def show_status(folder: Path) -> None:
         raise ConfigError(f"expected a run folder with a finished update, found no {path}")
     status = json.loads(path.read_text())
     record, queue = status["record"], status["queue"]
-    table = Table(
-        title=f"{status['run']}: update {record['update']} of {status['planned_updates']}", show_header=False
-    )
+    table = Table(title=f"{status['run']}: update {record['update']} of {status['planned_updates']}", show_header=False)
     table.add_row("last update", f"{time.time() - record['unix_time']:.0f} s ago")
     table.add_row("weights", f"version {record['version']}, lineage {record['lineage']}")
     for name, figures in record["report"]["rewards"].items():

@@ -17,8 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from services.config import FleetConfig, RoleConfig
-from services.errors import ConfigError, StalledError, WorkerFailed
+from services.config import RoleConfig
+from services.errors import StalledError, WorkerFailed
 
 WORKERS = {
     "rollout": "services.fleet.rollout_worker:RolloutWorker",
@@ -50,7 +50,7 @@ class Host:
 
 
 @contextmanager
-def ray_session(fleet: FleetConfig) -> Iterator[None]:
+def ray_session() -> Iterator[None]:
     """Connect to the cluster that RAY_ADDRESS names, or run a private one on this machine for the time of the context.
 
     The private cluster asks for a token that nobody else knows; nothing is written into the home folder.
@@ -79,27 +79,18 @@ def ray_session(fleet: FleetConfig) -> Iterator[None]:
             log_to_driver=False,
             _temp_dir=str(folder / "r"),
         )
-        check_room(fleet)
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_room(fleet: FleetConfig) -> None:
-    """ConfigError where the cluster has fewer CPUs or GPUs than the fleet asks for."""
+def cluster_resources() -> dict[str, float]:
+    """What the connected cluster has, by Ray's names."""
     import ray
 
-    have = ray.cluster_resources()
-    for kind, resource in (("cpus", "CPU"), ("gpus", "GPU")):
-        roles = {"rollout": fleet.rollout, "reward": fleet.reward, "learner": fleet.learner}
-        need = {name: role.workers * getattr(role, kind) for name, role in roles.items()}
-        if sum(need.values()) > have.get(resource, 0.0) + 1e-9:
-            parts = ", ".join(f"{name} {amount:g}" for name, amount in need.items())
-            raise ConfigError(
-                f"the fleet asks for {sum(need.values()):g} {kind} ({parts}), the cluster has "
-                f"{have.get(resource, 0.0):g}; lower fleet.<role>.workers or fleet.<role>.{kind} (fractions share one)"
-            )
+    resources: dict[str, float] = ray.cluster_resources()
+    return resources
 
 
 class Worker:

@@ -28,7 +28,7 @@ from services.data.queue import Queue
 from services.data.wire import ScoredEntry, decode
 from services.errors import StalledError
 from services.fleet.fleet import Fleet
-from services.fleet.messages import Progress, UpdateOrder
+from services.fleet.messages import Progress, UpdateOrder, UpdateResult
 from services.observe.history import UpdateRecord
 
 CLAIM_BLOCK_MS = 200
@@ -112,49 +112,53 @@ class Controller:
 
     def _update(self, progress: Progress, batch: list[Scored], *, wait_s: float, started: float) -> Progress:
         groups = [scored.entry.group for scored in batch]
-        fresh = all(group.weights.version == progress.version for group in groups)
-        result = self._fleet.update(
-            UpdateOrder(
-                entries=tuple(scored.claimed.payload for scored in batch),
-                version=progress.version + 1,
-                lineage=progress.lineage,
-                fresh=fresh,
-                check_one=not fresh and progress.update % CHECK_ONE_EVERY == 0,
-            )
-        )
-        self._queue.finish_update(
-            progress.update + 1, [scored.claimed for scored in batch], [group.ordinal for group in groups]
-        )
+        ordinals = [group.ordinal for group in groups]
+        result = self._fleet.update(self._order(progress, batch))
+        self._queue.finish_update(progress.update + 1, [scored.claimed for scored in batch], ordinals)
         self._queue.admit(_now_ms())
         self._blobs.delete([ref for group in groups for ref in group.latents])
         now = Progress(
             update=progress.update + 1,
-            version=progress.version + 1,
+            version=result.version.version,
             lineage=progress.lineage,
-            consumed=with_ordinals(progress.consumed, [group.ordinal for group in groups]),
+            consumed=with_ordinals(progress.consumed, ordinals),
             run_seconds=time.monotonic() - started,
             images_total=progress.images_total + int(result.report["images"]),
         )
-        self._observe(
-            UpdateRecord(
-                update=now.update,
-                version=now.version,
-                lineage=now.lineage,
-                unix_time=time.time(),
-                run_seconds=now.run_seconds,
-                images_total=now.images_total,
-                staleness=tuple(progress.update - group.weights.update for group in groups),
-                call_seconds={
-                    "sample": sum(group.timings["sample"] for group in groups),
-                    "decode": sum(group.timings["decode"] for group in groups),
-                    "score": sum(scored.entry.timings["score"] for scored in batch),
-                    "update": result.call_seconds,
-                },
-                phase_seconds={"wait": wait_s, **result.phase_seconds},
-                report=dict(result.report),
-            )
-        )
+        self._observe(record_of(now, batch, result, wait_s))
         return now
+
+    def _order(self, progress: Progress, batch: list[Scored]) -> UpdateOrder:
+        fresh = all(scored.entry.group.weights.version == progress.version for scored in batch)
+        return UpdateOrder(
+            entries=tuple(scored.claimed.payload for scored in batch),
+            version=progress.version + 1,
+            lineage=progress.lineage,
+            fresh=fresh,
+            check_one=not fresh and progress.update % CHECK_ONE_EVERY == 0,
+        )
+
+
+def record_of(now: Progress, batch: list[Scored], result: UpdateResult, wait_s: float) -> UpdateRecord:
+    """What the run's observers are told about an update."""
+    groups = [scored.entry.group for scored in batch]
+    return UpdateRecord(
+        update=now.update,
+        version=now.version,
+        lineage=now.lineage,
+        unix_time=time.time(),
+        run_seconds=now.run_seconds,
+        images_total=now.images_total,
+        staleness=tuple(now.update - 1 - group.weights.update for group in groups),
+        call_seconds={
+            "sample": sum(group.timings["sample"] for group in groups),
+            "decode": sum(group.timings["decode"] for group in groups),
+            "score": sum(scored.entry.timings["score"] for scored in batch),
+            "update": result.call_seconds,
+        },
+        phase_seconds={"wait": wait_s, **result.phase_seconds},
+        report=dict(result.report),
+    )
 
 
 def with_ordinals(consumed: tuple[tuple[int, int], ...], ordinals: list[int]) -> tuple[tuple[int, int], ...]:

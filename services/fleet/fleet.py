@@ -49,9 +49,7 @@ class Fleet:
         size = len(self._learners)
         address = "" if size == 1 else f"tcp://{self._ask([self._learners[0].free_address()], 'first rank')[0]}"
         building = [
-            worker.start(
-                "learner", self._config, self._link(worker), RankPlace(rank=r, size=size, init_method=address)
-            )
+            worker.start("learner", self._config, self._link(worker), RankPlace(rank=r, size=size, init_method=address))
             for r, worker in enumerate(self._learners)
         ]
         building += [w.start("rollout", self._config, self._link(w)) for w in self._rollouts]

@@ -20,12 +20,12 @@ from services.data.blobs import build_blobs
 from services.data.queue import Queue
 from services.data.server import EmbeddedServer, connect
 from services.errors import ExitCode
-from services.fleet.actors import ray_session
+from services.fleet.actors import cluster_resources, ray_session
 from services.fleet.controller import Controller
 from services.fleet.figures import add_evaluations, evaluated_temperatures, evaluations, read_evaluations
 from services.fleet.fleet import Fleet
 from services.fleet.messages import Progress
-from services.fleet.preflight import check_inputs
+from services.fleet.preflight import check_inputs, check_room
 from services.fleet.recorder import Recorder, compose_run_strips
 from services.fleet.run_folder import config_digest, owned
 from services.fleet.stop import StopSign
@@ -57,8 +57,9 @@ def train(config: RunConfig, *, fresh: bool, console: Console) -> ExitCode:
         redis = connect(url)
         queue = Queue(redis, config.name)
         recorder = stack.enter_context(Recorder(config, folder, queue, console))
-        stack.enter_context(ray_session(config.fleet))
+        stack.enter_context(ray_session())
         stop.arm()  # Ray takes SIGTERM for itself when it starts
+        check_room(config.fleet, cluster_resources())
         console.print(f"run folder {folder}, metrics {recorder.metrics_url}", highlight=False)
         fleet = Fleet(config, url)
         fleet.start()

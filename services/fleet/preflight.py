@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Mapping, Sequence
 
 from rewards.build import build as build_reward
 from rewards.judge import build_judge
@@ -10,7 +12,7 @@ from rewards.reward import MissingModelError, check_metadata
 from rollout.policies.build import pipeline_class
 from rollout.prompts import load_prompts
 from rollout.types import Prompt
-from services.config import RunConfig
+from services.config import FleetConfig, RunConfig
 from services.errors import ConfigError
 
 
@@ -26,6 +28,9 @@ def check_inputs(config: RunConfig) -> list[str]:
             _require_targets(config, held_out)
             build_judge()
             found.append(f"evaluation: {len(held_out)} prompts, judge ready")
+        if "RAY_ADDRESS" not in os.environ:
+            check_room(config.fleet, {"CPU": float(os.cpu_count() or 1), "GPU": math.inf})
+            found.append(f"room: {os.cpu_count()} CPUs on this machine")
     except (ValueError, MissingModelError) as error:
         raise ConfigError(str(error)) from error
     return found
@@ -47,4 +52,20 @@ def _require_targets(config: RunConfig, prompts: Sequence[Prompt]) -> None:
             raise ValueError(
                 f'{config.evaluation.prompts}:{prompt.id}: expected "target" in the metadata (the text to read), found '
                 f"{sorted(prompt.metadata)}"
+            )
+
+
+def check_room(fleet: FleetConfig, have: Mapping[str, float]) -> None:
+    """ConfigError where the fleet asks for more than there is. have: Ray's resources, by Ray's names."""
+    roles = {"rollout": fleet.rollout, "reward": fleet.reward, "learner": fleet.learner}
+    for resource, asked in (
+        ("CPU", {name: role.workers * role.cpus for name, role in roles.items()}),
+        ("GPU", {name: role.workers * role.gpus for name, role in roles.items()}),
+    ):
+        need, there = sum(asked.values()), have.get(resource, 0.0)
+        if need > there + 1e-9:
+            parts = ", ".join(f"{name} {amount:g}" for name, amount in asked.items())
+            raise ConfigError(
+                f"the fleet asks for {need:g} {resource}s ({parts}), there are {there:g}; lower fleet.<role>.workers "
+                f"or fleet.<role>.{resource.lower()}s, fractions share one"
             )

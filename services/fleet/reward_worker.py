@@ -72,6 +72,4 @@ def score_steps(weighted: WeightedReward, images: StepImages, group: GroupEntry)
     values[:, list(images.steps)] = scores.reshape(samples, steps)
     scored[list(images.steps)] = True
     low, high = weighted.reward.range
-    return StepRewards(
-        name=weighted.reward.name, weight=weighted.weight, span=high - low, values=values, scored=scored
-    )
+    return StepRewards(name=weighted.reward.name, weight=weighted.weight, span=high - low, values=values, scored=scored)

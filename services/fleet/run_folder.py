@@ -42,9 +42,7 @@ def owned(config: RunConfig, *, fresh: bool) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ConfigError(
-                f"{folder} belongs to a run that is going on; use another `name`, or stop it"
-            ) from error
+            raise ConfigError(f"{folder} belongs to a run that is going on; use another `name`, or stop it") from error
         _settle(config, folder)
         yield folder
 

@@ -37,6 +37,4 @@ class StopSign:
         if self.raised:
             raise KeyboardInterrupt
         self.raised = True
-        self._console.print(
-            f"{signal.Signals(number).name}: finishing this update, then a checkpoint; again = at once"
-        )
+        self._console.print(f"{signal.Signals(number).name}: finishing this update, then a checkpoint; again = at once")

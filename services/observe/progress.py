@@ -95,9 +95,7 @@ def panel(
     if workers:
         rows.add_row("workers", counts_text(workers))
     parts: list[RenderableType] = [_progress(planned_updates, records), Text(), *_rewards(records), Text(), rows]
-    return Panel(
-        Group(*parts), title=Text(name, style="bold"), title_align="left", width=WIDTH_MAX, border_style="dim"
-    )
+    return Panel(Group(*parts), title=Text(name, style="bold"), title_align="left", width=WIDTH_MAX, border_style="dim")
 
 
 def _progress(planned_updates: int, records: Sequence[UpdateRecord]) -> Table:

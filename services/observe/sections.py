@@ -110,9 +110,7 @@ def learning_section(columns: Columns) -> str:
         _by_update(columns, "rate", "Learning rate", "learning rate", [e.rate for e in figures], smooth=False),
     ]
     idle = [entry.update for entry in figures if not entry.trained]
-    skipped = (
-        none(f"Updates without a finite gradient changed nothing: {', '.join(map(str, idle))}.") if idle else ""
-    )
+    skipped = none(f"Updates without a finite gradient changed nothing: {', '.join(map(str, idle))}.") if idle else ""
     return step_legend(columns.steps) + f'<div class="grid">{"".join(cards)}</div>' + skipped
 
 
@@ -252,7 +250,5 @@ def none(sentence: str) -> str:
 
 
 def _legend(entries: Sequence[tuple[str, str]]) -> str:
-    items = "".join(
-        f'<li><i style="background: var({variable})"></i>{escape(name)}</li>' for name, variable in entries
-    )
+    items = "".join(f'<li><i style="background: var({variable})"></i>{escape(name)}</li>' for name, variable in entries)
     return f'<ul class="legend">{items}</ul>'

@@ -146,8 +146,7 @@ def _check(panels: Sequence[StripPanel], num_columns: int) -> None:
         for row in panel.rows:
             if row.images.dtype != np.uint8 or row.images.shape != shape:
                 raise ValueError(
-                    f"row {row.caption!r}: expected images uint8 {shape}, "
-                    f"found {row.images.dtype} {row.images.shape}"
+                    f"row {row.caption!r}: expected images uint8 {shape}, found {row.images.dtype} {row.images.shape}"
                 )
             if row.notes and len(row.notes) != num_columns:
                 raise ValueError(f"row {row.caption!r}: expected {num_columns} notes, found {len(row.notes)}")

@@ -64,9 +64,7 @@ def category(number: int) -> int:
     return number if number < CATEGORIES else 1 + (number - 1) % (CATEGORIES - 1)
 
 
-def draw_svg(
-    name: str, label: str, draw: Callable[[Axes], None], *, width: float = 5.4, height: float = 2.7
-) -> str:
+def draw_svg(name: str, label: str, draw: Callable[[Axes], None], *, width: float = 5.4, height: float = 2.7) -> str:
     """What `draw` puts into a pair of axes, as an <svg> element without links, metadata or fonts of its own.
 
     `name` prefixes the ids within, so that two drawings on a page do not share one; `label` is what a screen reader

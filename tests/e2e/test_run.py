@@ -123,7 +123,9 @@ def test_synchronous_runs_end_with_the_same_weights_whatever_the_number_of_rollo
 
 def test_two_learner_ranks_run_the_same_loop(run) -> None:
     one = run("one-rank", "fleet.max_staleness=0", "evaluation=null")
-    two = run("two-ranks", "fleet.max_staleness=0", "evaluation=null", "fleet.learner.workers=2", "fleet.learner.cpus=0.4")
+    two = run(
+        "two-ranks", "fleet.max_staleness=0", "evaluation=null", "fleet.learner.workers=2", "fleet.learner.cpus=0.4"
+    )
     assert one.code == 0, one.output
     assert two.code == 0, two.output
     first, second = one.history()[0], two.history()[0]
@@ -148,7 +150,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(run, tmp_path
     history = tmp_path / "interrupted" / "history.jsonl"
     wait_until(lambda: process.poll() is not None or (history.exists() and len(history.read_text().splitlines()) >= 2))
     family = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as the terminal does: the whole foreground group
     output, _ = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 143, output
     _, alive = psutil.wait_procs(family, timeout=20)

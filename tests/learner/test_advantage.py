@@ -271,5 +271,3 @@ def test_a_reward_that_is_not_a_number_spoils_its_advantage_visibly():
     (table,) = advantages([rewards(values)], credit("next", scale="group"))
     assert np.isnan(table[:, 1]).all()
     assert np.isfinite(table[:, [0, 2]]).all()
-
-

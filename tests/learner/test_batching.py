@@ -1,7 +1,8 @@
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 import torch
-from dataclasses import fields, replace
 
 from learner.advantage import build_credit
 from learner.batching import build_pairs, group_advantages

@@ -12,5 +12,5 @@ def test_rounding_passes_and_more_does_not(dtype):
 
 
 def test_a_drift_that_is_not_a_number_does_not_pass():
-    with pytest.raises(RatioGuardError, match="^step 2: the learner's mean is nan standard deviations away"):
+    with pytest.raises(RatioGuardError, match=r"^step 2: the learner's mean is nan standard deviations away"):
         check_drift({2: float("nan")}, torch.float32)

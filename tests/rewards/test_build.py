@@ -8,7 +8,7 @@ import pytest
 from rewards.build import HELD_OUT, REWARDS, build
 from rewards.reward import BadScoresError, checked
 
-MODULE = '''
+MODULE = """
 import numpy as np
 
 def brightness(images, prompts, metadata):
@@ -45,7 +45,7 @@ endless.range = (0, float("inf"))
 def keyed(images, prompts, metadata): return [0.0] * len(images)
 keyed.required_metadata = "target"
 number = 3
-'''
+"""
 
 IMAGES = np.full((2, 4, 4, 3), 255, np.uint8)
 PROMPTS = ["four", "seven !"]

@@ -140,9 +140,7 @@ def test_a_network_without_a_dictionary_of_its_own_needs_one() -> None:
     ],
     ids=["package", "version", "file"],
 )
-def test_a_missing_model_names_what_was_found_and_the_pip_command(
-    package, relative, requirement, found
-) -> None:
+def test_a_missing_model_names_what_was_found_and_the_pip_command(package, relative, requirement, found) -> None:
     with pytest.raises(MissingModelError) as caught:
         model_file(package, relative, requirement)
     assert found in str(caught.value)

@@ -72,9 +72,7 @@ def test_a_fresh_adapter_leaves_the_output_unchanged():
 
 def test_only_the_adapters_matrices_require_gradients():
     names = {name for name, p in adapted().named_parameters() if p.requires_grad}
-    assert names == {
-        f"{layer}.lora_{side}.{ADAPTER}.weight" for layer in ("inner", "outer") for side in ("A", "B")
-    }
+    assert names == {f"{layer}.lora_{side}.{ADAPTER}.weight" for layer in ("inner", "outer") for side in ("A", "B")}
 
 
 def test_an_adapter_is_a_function_of_its_seed_and_leaves_the_global_generator_alone():

@@ -54,7 +54,7 @@ def test_any_text_survives_a_prompt_file(tmp_path_factory, texts):
 )
 def test_a_broken_line_is_refused_with_its_file_and_line(file, line, complaint):
     path = file('{"text": "fine"}\n' + line + "\n")
-    with pytest.raises(ValueError, match="prompts.jsonl:2: ") as caught:
+    with pytest.raises(ValueError, match=r"prompts\.jsonl:2: ") as caught:
         load_prompts(path)
     assert complaint in str(caught.value)
     assert str(path) in str(caught.value)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -56,7 +58,7 @@ def test_temperatures_stay_within_0_and_1_and_between_their_ends(annealing, star
 def test_annealed_temperatures_are_monotone(annealing, start, end, num_steps):
     values = temperatures(annealing, start, end, uniform_grid(num_steps))
     rising = 1.0 if end >= start else -1.0
-    assert all(rising * (after - before) >= -1e-12 for before, after in zip(values, values[1:], strict=False))
+    assert all(rising * (after - before) >= -1e-12 for before, after in pairwise(values))
 
 
 def test_constant_temperatures_are_all_the_start():

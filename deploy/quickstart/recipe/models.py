@@ -17,7 +17,7 @@ def build_autoencoder() -> AutoencoderKL:
         out_channels=3,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16, 32, 48, 64),
+        block_out_channels=(16, 32, 32, 48),
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=8,

@@ -132,9 +132,7 @@ def make_rows() -> MakeRows:
         rng = np.random.default_rng(3)
         colours = {"red": (214, 32, 32), "green": (16, 138, 48), "blue": (32, 64, 216), "purple": (140, 32, 168)}
         rows = []
-        for number, (name, colour) in zip(
-            (42, 17, 80, 95, 31, 66)[:num_rows], list(colours.items()) * 2, strict=False
-        ):
+        for number, (name, colour) in zip((42, 17, 80, 95, 31, 66)[:num_rows], list(colours.items()) * 2, strict=False):
             canvas = Image.new("RGB", (width, height), "white")
             font = ImageFont.load_default(size=round(height * 0.85))
             ImageDraw.Draw(canvas).text((width * 0.22, 0), str(number), fill=colour, font=font)

@@ -18,9 +18,7 @@ def card(evaluations) -> AdapterCard:
         absent_components=("text_encoder_3", "tokenizer_3"),
         max_sequence_length=16,
         sampler="annealed",
-        behaviour=Behaviour(
-            sigmas=(1.0, 0.9, 0.75, 0.5, 0.0), temperatures=(0.9, 0.6, 0.3, 0.0), height=16, width=32
-        ),
+        behaviour=Behaviour(sigmas=(1.0, 0.9, 0.75, 0.5, 0.0), temperatures=(0.9, 0.6, 0.3, 0.0), height=16, width=32),
         rewards={"exact_match": 1.0, "judge": 0.5},
         updates=100,
         images=12_800,

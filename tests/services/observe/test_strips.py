@@ -64,8 +64,6 @@ def test_rows_that_do_not_fit_together_are_refused(make_rows) -> None:
     with pytest.raises(ValueError, match="notes"):
         compose_strip([StripRow(caption="a", images=rows[0].images, notes=("1",))], STEPS, "t")
     with pytest.raises(ValueError, match="same order"):
-        compose_before_after(
-            [StripPanel(heading="a", rows=rows), StripPanel(heading="b", rows=rows[::-1])], STEPS, "t"
-        )
+        compose_before_after([StripPanel(heading="a", rows=rows), StripPanel(heading="b", rows=rows[::-1])], STEPS, "t")
     with pytest.raises(ValueError, match="at least one row"):
         compose_strip([], STEPS, "t")

@@ -1,0 +1,126 @@
+"""Run files: every mistake names the file, the key, what was expected and what was found."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from services.cli.run_file import load_run_file
+from services.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[3]
+QUICKSTART = ROOT / "deploy/configs/quickstart.yaml"
+
+
+@pytest.fixture
+def run_file(tmp_path):
+    def write(change) -> Path:
+        values = yaml.safe_load(QUICKSTART.read_text())
+        change(values)
+        path = tmp_path / "run.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+def test_the_shipped_run_file_is_valid() -> None:
+    config = load_run_file(QUICKSTART)
+    assert config.sampling.sigmas == (1, 0.75, 0.5, 0.25, 0)
+    assert config.sampling.behaviour().num_steps == 4
+
+
+def test_an_override_changes_one_setting_and_leaves_the_rest() -> None:
+    config = load_run_file(QUICKSTART, ["learning.updates=7", "rewards.0.weight=2", "evaluation=null"])
+    assert config.learning.updates == 7
+    assert config.rewards[0].weight == 2
+    assert config.evaluation is None
+    assert config.learning.groups_per_update == load_run_file(QUICKSTART).learning.groups_per_update
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda v: v["learning"].update(updats=3),
+            r"unknown key `learning\.updats`; the nearest valid one is `updates`",
+        ),
+        (lambda v: v["fleet"]["rollout"].update(worker=3), r"unknown key `fleet\.rollout\.worker`.*`workers`"),
+        (lambda v: v.update(smapling={}), r"unknown key `smapling`; the nearest valid one is `sampling`"),
+        (lambda v: v["rewards"][0].update(wight=1), r"unknown key `rewards\.0\.wight`.*`weight`"),
+        (lambda v: v.pop("model"), r"`model` is required and absent"),
+        (lambda v: v["learning"].update(updates=0), r"`learning\.updates`: .*greater than 0, found 0"),
+        (lambda v: v["sampling"].update(sigmas=[1, 0.5, 0.7, 0]), r"`sampling`: a grid falls strictly; step 1"),
+        (lambda v: v["sampling"].update(sigmas=[0.9, 0.5, 0]), r"a grid goes from 1 to 0"),
+        (lambda v: v["sampling"].update(sigmas=[1, 0]), r"no transition has a density"),
+        (lambda v: v["sampling"].update(temperature={"start": 0.0}), r"no transition has a density"),
+        (lambda v: v["sampling"].update(sigmas=[1, 0.01, 0]), r"step 0 \(sigma 1 -> 0\.01, tau 1\) cannot be trained"),
+        (lambda v: v["sampling"]["temperature"].update(end=0.5), r"`end` belongs to an annealed temperature"),
+        (lambda v: v["learning"].update(advantage={"mode": "terminal", "lam": 0.5}), r"`lam` has no effect"),
+        (lambda v: v["model"].update(lora=None), r"merge_adapter needs model\.lora"),
+        (lambda v: v["learning"].update(kl_form="exact"), r"`kl_form` has no effect with kl_weight 0"),
+        (lambda v: v["rewards"].append({"use": "text_rendering"}), r"expected each reward once"),
+        (lambda v: v.update(name="a/b"), r"`name`: .*pattern"),
+    ],
+)
+def test_a_mistake_is_told_by_file_and_key(run_file, change, sentence) -> None:
+    path = run_file(change)
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        load_run_file(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_or_broken_file_is_told(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="expected a run file, found none at"):
+        load_run_file(tmp_path / "absent.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [")
+    with pytest.raises(ConfigError, match="not YAML"):
+        load_run_file(broken)
+    with pytest.raises(ConfigError, match=r"expected dotted\.key=value"):
+        load_run_file(QUICKSTART, ["learning.updates"])
+
+
+def tafs(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "services", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("model.path=no/such/folder", "expected a diffusers pipeline folder, found no"),
+        ("rewards.0.use=no_such_module:reward", "no_such_module"),
+        ("rewards.0.use=text_rendring", "text_rendering"),
+        ("sampling.prompts=README.md", "README.md:1: expected a JSON object"),
+        ("runs=/proc/no", "cannot write the run folder"),
+        ("rewards.0.use=judge", "judge"),
+        ("fleet.rollout.workers=5000", "the fleet asks for"),
+    ],
+)
+def test_a_run_that_cannot_work_is_refused_before_anything_starts(override, sentence) -> None:
+    done = tafs("train", str(QUICKSTART), override)
+    assert done.returncode == 64, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_command_line_is_a_bad_configuration() -> None:
+    assert tafs("no-such-command").returncode == 64
+    assert tafs("train").returncode == 64
+
+
+def test_check_tells_what_it_found_sound() -> None:
+    done = tafs("check", str(QUICKSTART))
+    assert done.returncode == 0, done.stderr
+    assert "StableDiffusion3Pipeline" in done.stdout
+    assert "text_rendering" in done.stdout
+    assert "432" in done.stdout

@@ -1,0 +1,90 @@
+"""The run folder has one owner, and goes on only with the configuration it was made with."""
+
+from pathlib import Path
+
+import pytest
+
+from services.cli.run_file import load_run_file
+from services.errors import ConfigError
+from services.fleet.controller import with_ordinals
+from services.fleet.run_folder import config_digest, difference, owned
+
+QUICKSTART = Path(__file__).resolve().parents[3] / "deploy/configs/quickstart.yaml"
+
+
+@pytest.fixture
+def config(tmp_path):
+    return lambda *overrides: load_run_file(QUICKSTART, [f"runs={tmp_path}", *overrides])
+
+
+def test_a_folder_goes_on_with_the_same_configuration(config) -> None:
+    for _ in range(2):
+        with owned(config(), fresh=False) as folder:
+            assert (folder / "config.yaml").exists()
+
+
+def test_a_changed_configuration_is_refused_with_the_difference(config) -> None:
+    with owned(config(), fresh=False):
+        pass
+    with (
+        pytest.raises(ConfigError, match=r"learning\.rate: 0\.0004 -> 0\.5"),
+        owned(config("learning.rate=0.5"), fresh=False),
+    ):
+        pass
+
+
+def test_where_a_run_is_executed_may_change_but_not_its_staleness(config) -> None:
+    with owned(config(), fresh=False):
+        pass
+    with owned(config("fleet.rollout.workers=3"), fresh=False):
+        pass
+    with pytest.raises(ConfigError, match=r"fleet\.max_staleness"), owned(config("fleet.max_staleness=3"), fresh=False):
+        pass
+
+
+def test_a_changed_prompt_file_is_refused(config, tmp_path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"text": "write 1", "metadata": {"target": "1"}}\n')
+    changed = config(f"sampling.prompts={prompts}")
+    with owned(changed, fresh=False):
+        pass
+    prompts.write_text('{"text": "write 2", "metadata": {"target": "2"}}\n')
+    with pytest.raises(ConfigError, match=r"sampling\.prompts: "), owned(changed, fresh=False):
+        pass
+
+
+def test_starting_anew_moves_the_old_run_aside(config, tmp_path) -> None:
+    with owned(config(), fresh=False) as folder:
+        (folder / "history.jsonl").write_text("old")
+    with owned(config("learning.rate=0.5"), fresh=True) as folder:
+        assert not (folder / "history.jsonl").exists()
+    aside = list(tmp_path.glob("quickstart.until-*/history.jsonl"))
+    assert [path.read_text() for path in aside] == ["old"]
+
+
+def test_a_folder_in_use_is_refused(config) -> None:
+    with (
+        owned(config(), fresh=False),
+        pytest.raises(ConfigError, match="belongs to a run that is going on"),
+        owned(config(), fresh=False),
+    ):
+        pass
+
+
+def test_the_digest_follows_what_is_computed_and_not_where(config) -> None:
+    assert config_digest(config()) == config_digest(config("fleet.rollout.workers=3"))
+    assert config_digest(config()) != config_digest(config("seed=9"))
+
+
+def test_a_difference_names_every_changed_setting() -> None:
+    assert difference({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 4}, "e": 5}) == [
+        "a.c: 2 -> 4",
+        "d: 3 -> None",
+        "e: None -> 5",
+    ]
+
+
+def test_consumed_ordinals_merge_into_intervals() -> None:
+    assert with_ordinals((), [3, 1, 2]) == ((1, 4),)
+    assert with_ordinals(((0, 2),), [2, 5]) == ((0, 3), (5, 6))
+    assert with_ordinals(((0, 3), (5, 6)), [3, 4]) == ((0, 6),)
