@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from learner.batching import Pairs
 from learner.loss import PairLoss
+from learner.ranks import Ranks
 from rollout.types import ScoredGroup
 
 
@@ -75,6 +77,20 @@ class Tally:
             self.drift_squares[step] += float(result.drift[here].square().sum())
             self.drift_counts[step] += int(here.sum())
             self.log_ratio_max[step] = _worse(self.log_ratio_max[step], result.log_ratio[here].abs().max())
+
+    def over(self, ranks: Ranks) -> Tally:
+        """The tally of all ranks: sums are summed; largest values and drifts stay those of this rank's pairs."""
+        mine = [self.pairs, self.skipped, self.loss, self.kl, self.clipped, self.dropped]
+        pairs, skipped, loss, kl, clipped, dropped = ranks.sum(torch.tensor(mine, dtype=torch.float64)).tolist()
+        return replace(
+            self,
+            pairs=int(pairs),
+            skipped=int(skipped),
+            loss=loss,
+            kl=kl,
+            clipped=int(clipped),
+            dropped=int(dropped),
+        )
 
 
 def _worse(known: float, found: Tensor) -> float:

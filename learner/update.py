@@ -83,7 +83,7 @@ class Learner:
             self._step(rate, tally)
         self.updates_done += 1
         self.average.follow(self.parameters, self.updates_done)
-        return build_report(groups, pairs, tally, update=self.updates_done, rate=rate)
+        return build_report(groups, pairs, tally.over(self.ranks), update=self.updates_done, rate=rate)
 
     def check_group(self, group: ScoredGroup, weights: Mapping[str, Tensor]) -> float:
         """The largest drift of a group drawn with older `weights`, recomputed with them. Raises RatioGuardError."""
@@ -185,7 +185,7 @@ class Learner:
         self._sum_gradients()
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.spec.max_grad_norm))
         good = all_agree(self.ranks, math.isfinite(norm))
-        if good:
+        if good and norm > 0.0:  # where nothing has an advantage, old momentum must not move the weights either
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()

@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -27,8 +29,14 @@ def sample_seeds(run_seed: int, ordinal: int, samples: Sequence[int], step: int)
 
 
 def normal(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Standard normal noise [len(seeds), *shape] float32, drawn on the CPU, one generator per seed."""
+    """Standard normal noise [len(seeds), *shape] float32, drawn on the CPU, one generator per seed.
+
+    numpy's counter-based Philox, since torch's CPU generator takes no more than 32 bits of a seed.
+    """
     import torch
 
-    drawn = [torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(drawn)
+    drawn = [
+        np.random.Generator(np.random.Philox(key=seed)).standard_normal(tuple(shape), dtype=np.float32)
+        for seed in seeds
+    ]
+    return torch.from_numpy(np.stack(drawn))

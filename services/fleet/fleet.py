@@ -108,8 +108,10 @@ class Fleet:
         strips: tuple[Strip, ...] = self._ask([self._learners[0].call("strips")], "image strips")[0]
         return strips
 
-    def evaluate(self, version: WeightsVersion, temperatures: tuple[float, ...]) -> EvaluationPart:
-        """Evaluate the averaged weights, published as `version`, on learners and rollout workers together."""
+    def evaluate(self, version: WeightsVersion | None, temperatures: tuple[float, ...]) -> EvaluationPart:
+        """Evaluate on learners and rollout workers together: the averaged weights, published as `version`, or with
+        None those before training.
+        """
         workers = [*self._learners, *self._rollouts]
         tasks = [
             EvaluationTask(version=version, temperatures=temperatures, share=share, shares=len(workers))

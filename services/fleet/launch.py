@@ -1,6 +1,6 @@
 """A training run from its run file to its report.
 
-run folder -> server -> Ray -> workers -> restore -> before -> updates -> after -> adapter, summary, report
+run folder -> server -> Ray -> workers -> restore -> updates -> before and after -> adapter, summary, report
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rollout.prompts import load_prompts
+from rollout.types import WeightsVersion
 from services.config import RunConfig
 from services.data.blobs import build_blobs
 from services.data.queue import Queue
@@ -69,7 +70,6 @@ def train(config: RunConfig, *, fresh: bool, console: Console) -> ExitCode:
         )
         progress = _restore(session)
         controller.begin(progress)
-        progress, _ = _measure(session, progress, "before")
         progress = _publish_start(session, progress)
         fleet.run_loops()
         progress = controller.run(progress, lambda: stop.raised, lambda now: _after_update(session, now))
@@ -115,13 +115,14 @@ def _after_update(session: Session, progress: Progress) -> None:
         session.recorder.show_strips(session.fleet.strips(), progress.update)
 
 
-def _measure(session: Session, progress: Progress, when: When) -> tuple[Progress, list[Evaluation]]:
-    """Evaluate the averaged weights under a version of their own, unless an earlier start has done so."""
+def _measure(session: Session, version: WeightsVersion | None, when: When) -> list[Evaluation]:
+    """Evaluate weights, unless an earlier start has done so. The weights before training are measured at the end, too:
+    they follow from the run file, and the first update need not wait for them.
+    """
     known = read_evaluations(session.folder)
     if session.config.evaluation is None or any(evaluation.when == when for evaluation in known):
-        return progress, known
-    named = session.fleet.publish(progress.version + 1, progress.lineage, average=True)
-    part = session.fleet.evaluate(named, evaluated_temperatures(session.config))
+        return known
+    part = session.fleet.evaluate(version, evaluated_temperatures(session.config))
     figures = add_evaluations(session.folder, evaluations(session.config, part, when))
     for figure in figures:
         if figure.when == when and figure.sampler == "serving":
@@ -129,13 +130,16 @@ def _measure(session: Session, progress: Progress, when: When) -> tuple[Progress
             session.console.print(
                 f"{when}: {figure.metric} {figure.value:.3f} [{low:.3f}, {high:.3f}] on {figure.images} held-out images"
             )
-    return replace(progress, version=named.version), figures
+    return figures
 
 
 def _finish(session: Session, progress: Progress, wall_seconds: float) -> None:
     """Measure what was learned and leave it behind: strips, adapter and card, summary, report."""
     config, folder = session.config, session.folder
-    _, figures = _measure(session, progress, "after")
+    session.console.print("measuring before and after training", highlight=False)
+    average = session.fleet.publish(progress.version + 1, progress.lineage, average=True)
+    _measure(session, None, "before")
+    figures = _measure(session, average, "after")
     if config.evaluation is not None and progress.update % config.evaluation.strips_every:
         session.recorder.show_strips(session.fleet.strips(), progress.update)
     compose_run_strips(config, folder)

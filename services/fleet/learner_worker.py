@@ -144,7 +144,9 @@ class LearnerWorker:
             return draw_strips(self._policy, self._config)
 
     def evaluate(self, task: EvaluationTask) -> EvaluationPart:
-        """The rank's share of an evaluation, with the average."""
+        """The rank's share of an evaluation, with the average, or the weights before training."""
+        if task.version is None:
+            return evaluate(build_policy(self._config), self._config, task)
         with self._learner.holding(self._learner.average.tensors):
             return evaluate(self._policy, self._config, task)
 

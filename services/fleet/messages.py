@@ -76,7 +76,7 @@ class UpdateResult:
 class EvaluationTask:
     """A share of an evaluation, for one worker."""
 
-    version: WeightsVersion
+    version: WeightsVersion | None  # published weights; None: those before training
     temperatures: tuple[float, ...]  # constant temperatures to sample at
     share: int  # this worker's place among `shares`
     shares: int

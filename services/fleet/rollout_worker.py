@@ -51,7 +51,9 @@ class RolloutWorker:
                 self._serve(claimed)
 
     def evaluate(self, task: EvaluationTask) -> EvaluationPart:
-        """Draw and read a share of the evaluation's images with the published weights it names."""
+        """Draw and read a share of the evaluation's images with the weights it names."""
+        if task.version is None:
+            return evaluate(build_policy(self._config), self._config, task)
         self._load(task.version)
         return evaluate(self._policy, self._config, task)
 

@@ -68,11 +68,13 @@ def test_a_draft_that_was_never_finished_is_ignored(tmp_path):
     assert (checkpoint.state["update"], complaints) == (5, [])
 
 
-def test_a_save_that_fails_leaves_no_checkpoint(tmp_path):
+def test_a_save_that_fails_halfway_leaves_a_draft_and_no_checkpoint(tmp_path):
     save(tmp_path, 5)
     with pytest.raises(TypeError):
         save_checkpoint(tmp_path, 6, Checkpoint({}, {"update": object()}), 9)
-    assert latest(tmp_path)[0].state["update"] == 5
+    assert len(folders(tmp_path)) == 2
+    checkpoint, complaints = latest(tmp_path)
+    assert (checkpoint.state["update"], complaints) == (5, [])
 
 
 @pytest.mark.parametrize("file", ["trained.safetensors", STATE, "average.safetensors"])

@@ -22,7 +22,7 @@ def test_noise_is_the_same_on_every_machine():
     assert named_seed("noise", 1, 2, 3, 4) == 6032532099083731197
     drawn = normal([named_seed("noise", 1, 2, 3, 4)], (2, 8))
     assert drawn.dtype == torch.float32
-    torch.testing.assert_close(drawn[0, 0, :3], torch.tensor([-0.0440926, 3.0930471, -1.3638755]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(drawn[0, 0, :3], torch.tensor([-0.0869557, 0.0970013, -0.5636716]), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
