@@ -19,7 +19,7 @@ SHORT = (
     "evaluation.images=108",
     "evaluation.strip_prompts=2",
 )
-DEADLINE_S = 240
+DEADLINE_S = 400
 
 
 @dataclass(frozen=True)

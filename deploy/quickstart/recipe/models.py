@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 TEXT_WIDTH = 32
+EMBEDDING_STD = 1.0
 
 
 def build_autoencoder() -> AutoencoderKL:
@@ -61,7 +63,11 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return CLIPTextModelWithProjection(config)
+    encoder = CLIPTextModelWithProjection(config)
+    for name, parameter in encoder.named_parameters():
+        if "embedding" in name:  # CLIP starts at 0.02 and trains for weeks: here words would stay alike for minutes
+            torch.nn.init.normal_(parameter, std=EMBEDDING_STD)
+    return encoder
 
 
 def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
