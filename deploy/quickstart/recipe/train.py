@@ -91,7 +91,7 @@ def main() -> None:
     """Parse the command line, train both stages, save the folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
-    parser.add_argument("--flow-updates", type=int, default=360)
+    parser.add_argument("--flow-updates", type=int, default=300)
     parser.add_argument("--seed", type=int, default=7)
     arguments = parser.parse_args()
     torch.set_num_threads(2)  # another number of threads rounds differently and ends at other weights
