@@ -41,7 +41,9 @@ def test_a_plain_four_step_call_walks_exactly_the_runs_grid(pipe) -> None:
 
 
 def test_stock_diffusers_draws_a_picture(pipe) -> None:
-    image = pipe("write 42 in red", num_inference_steps=4, guidance_scale=1, max_sequence_length=8).images[0]
+    image = pipe(
+        "write 42 in red", height=16, width=32, num_inference_steps=4, guidance_scale=1, max_sequence_length=8
+    ).images[0]
     assert image.size == (32, 16)
 
 
