@@ -36,9 +36,7 @@ class _ModelMetadata(Protocol):
 class _Session(Protocol):
     """What is used of onnxruntime.InferenceSession, which has no types of its own."""
 
-    def run(
-        self, output_names: None, feed: Mapping[str, NDArray[np.float32]]
-    ) -> list[NDArray[np.float32]]: ...
+    def run(self, output_names: None, feed: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]: ...
     def get_inputs(self) -> Sequence[_Named]: ...
     def get_outputs(self) -> Sequence[_Named]: ...
     def get_modelmeta(self) -> _ModelMetadata: ...
@@ -60,9 +58,7 @@ class Recogniser:
         for threads below 1, MissingModelError if the dictionary does not fit the network.
         """
         if not isinstance(threads, int) or threads < 1:
-            raise ValueError(
-                f"expected threads of at least 1; found {threads!r}; change it under rewards[i].options"
-            )
+            raise ValueError(f"expected threads of at least 1; found {threads!r}; change it under rewards[i].options")
         self._session: _Session = _session(network, threads)
         self._input_name: str = self._session.get_inputs()[0].name
         text = dictionary.read_text("utf-8") if dictionary else _embedded_dictionary(self._session, network)
@@ -124,9 +120,7 @@ def _session(network: Path, threads: int) -> _Session:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    session: _Session = onnxruntime.InferenceSession(
-        str(network), options, providers=["CPUExecutionProvider"]
-    )
+    session: _Session = onnxruntime.InferenceSession(str(network), options, providers=["CPUExecutionProvider"])
     return session
 
 

@@ -93,9 +93,7 @@ def _imported(use: str) -> object:
             f"put its folder on PYTHONPATH, or {_CHANGE_IT}"
         ) from error
     if attribute not in vars(module):
-        raise ValueError(
-            f"reward {use!r}: expected {attribute!r} in {module.__file__}; found none; {_CHANGE_IT}"
-        )
+        raise ValueError(f"reward {use!r}: expected {attribute!r} in {module.__file__}; found none; {_CHANGE_IT}")
     return vars(module)[attribute]
 
 
