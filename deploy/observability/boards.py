@@ -350,7 +350,7 @@ DATA_FLOW: Rows = {
         PHASES,
         Chart(
             title="CPU seconds per image",
-            description="Inside network, decoder and scorer calls, over all workers, by call.",
+            description="Inside network, decoder and scorer calls of all workers; update is the first learner rank's.",
             queries=[
                 Query(
                     expr='sum by (call) (rate(tafs_call_seconds_total{run="$run"}[$window]))'

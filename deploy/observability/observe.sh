@@ -16,14 +16,13 @@ need() { # package, then the names that the program goes by
 prometheus=$(need prometheus prometheus)
 alertmanager=$(need prometheus-alertmanager prometheus-alertmanager alertmanager)
 here=deploy/observability
-state=${TAFS_OBSERVE_STATE:-runs/.observe}
-port=${PROMETHEUS_PORT:-9090}
+state=runs/.observe
 mkdir -p runs/.targets "$state"
 
 trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
 "$alertmanager" --config.file=$here/alertmanager.yml --storage.path="$state/alertmanager" \
   --web.listen-address=127.0.0.1:9093 --cluster.listen-address= --log.level=warn &
 "$prometheus" --config.file=$here/prometheus.yml --storage.tsdb.path="$state/prometheus" \
-  --web.listen-address="127.0.0.1:$port" --log.level=warn &
-echo "Prometheus http://127.0.0.1:$port/alerts   Alertmanager http://127.0.0.1:9093   Ctrl-C ends both"
+  --web.listen-address=127.0.0.1:9090 --log.level=warn &
+echo "Prometheus http://127.0.0.1:9090/alerts   Alertmanager http://127.0.0.1:9093   Ctrl-C ends both"
 wait -n

@@ -12,6 +12,7 @@
     report.py        report.html, one self-contained file (report.html and report.css are its template)
     model_card.py    adapter/README.md
     text.py          numbers in words
+    trace.py         a run on a time line, for Perfetto
     progress.py      the live view of a terminal
     metric_table.py  every Prometheus metric, in one table
     metric_cells.py  what the metrics are read from, as samples

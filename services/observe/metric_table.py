@@ -79,7 +79,7 @@ NONFINITE_UPDATES = _counter(
 )
 PHASE_SECONDS = _counter("phase_seconds_total", "Seconds of wall clock that the learner spent in each phase.", "phase")
 CALL_SECONDS = _counter(
-    "call_seconds_total", "CPU seconds inside network, decoder and scorer calls, over all workers.", "call"
+    "call_seconds_total", "CPU seconds inside calls of all workers, of update those of the first learner rank.", "call"
 )
 UPDATE_SECONDS = _gauge("update_duration_seconds", "Seconds of the last update over all its phases, with waiting.")
 LAST_UPDATE = _gauge("last_update_timestamp_seconds", "When the last update ended, in seconds since 1970.")
