@@ -1,6 +1,6 @@
 """The Grafana dashboards as code: `python -m deploy.observability.dashboards` writes dashboards/*.json.
 
-boards.py says what is shown, panels.py how.
+boards/ says what is shown, one file per dashboard; panels.py how.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from deploy.observability.boards import DATA_FLOW, LEARNING, OVERVIEW, Rows
+from deploy.observability.boards.data_flow import DATA_FLOW
+from deploy.observability.boards.learning import LEARNING
+from deploy.observability.boards.overview import OVERVIEW
+from deploy.observability.boards.shared import Rows
 from deploy.observability.panels import SOURCE, build
 
 FOLDER = Path(__file__).resolve().parent / "dashboards"
