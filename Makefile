@@ -5,7 +5,7 @@ EXTRA ?= cpu
 BIN := $(VENV)/bin
 RUN := deploy/configs/quickstart.yaml
 
-.PHONY: help setup quickstart test unit check bench clean
+.PHONY: help setup quickstart test unit check bench observe dashboards clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,12 @@ check: $(VENV)/.ready ## Lint, format, types, law of layers
 
 bench: $(VENV)/.ready ## Time every phase against its floor
 	$(BIN)/tafs bench $(RUN)
+
+observe: ## Prometheus and Alertmanager beside the runs of this folder
+	deploy/observability/observe.sh
+
+dashboards: $(VENV)/.ready ## Write Grafana's dashboards anew from their code
+	$(BIN)/python -m deploy.observability.dashboards
 
 clean: ## Remove the environment and caches; runs stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -90,6 +90,18 @@ def status(run_folder: Annotated[Path, typer.Argument(help="Run folder, e.g. run
 
 
 @app.command()
+def trace(
+    run_folder: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/quickstart.")],
+    *,
+    output: Annotated[Path | None, typer.Option(help="Default: trace.json in the run folder.")] = None,
+) -> None:
+    """Write the run's updates and phases as a trace for ui.perfetto.dev or chrome://tracing."""
+    from services.cli.status import write_trace
+
+    typer.echo(write_trace(run_folder, output))
+
+
+@app.command()
 def bench(run_file: RunFile, overrides: Overrides = None) -> None:
     """Time sampling, decoding, scoring and updating against their pure network and scorer calls."""
     from services.cli.bench import bench_run

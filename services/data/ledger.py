@@ -81,6 +81,7 @@ class QueueStatistics:
     evicted: int  # attempts given back through no fault of their group
     evictions: Mapping[str, int]  # the same by reason
     failed: int  # attempts given back after a failure
+    failures: Mapping[Stage, int]  # attempts that failed, by stage, with the last ones of dead letters
     dead: int  # groups that failed too often and became dead letters
     in_flight: int  # groups that stand in any stage
     holes: int  # ordinals given back that wait to be dispatched again
@@ -96,4 +97,5 @@ def accounting_holds(statistics: QueueStatistics) -> bool:
         statistics.dispatched == fates + statistics.in_flight
         and statistics.in_flight == sum(stage.entries for stage in statistics.stages.values())
         and statistics.evicted == sum(statistics.evictions.values())
+        and statistics.failed + statistics.dead == sum(statistics.failures.values())
     )

@@ -52,6 +52,7 @@ Fate = Literal["failed", "evicted", "dead", "gone"]
 
 _Statistics = tuple[list[bytes], list[bytes], int, int, list[tuple[bytes, int, int, int]]]  # statistics.lua's reply
 _KEYS = (*STAGES, "dead", "ledger", "running", "holes", "attempts", "failures", "evictions", "stop")
+_FAILURES: dict[Stage, str] = {stage: f"failures_{stage}" for stage in STAGES}  # fields of the ledger
 _NEXT: dict[Stage, Stage] = {"tickets": "groups", "groups": "scored"}
 _SCRIPTS = ("begin", "admit", "publish", "give_back", "finish_update", "statistics")
 
@@ -100,7 +101,7 @@ class Queue:
             "frontier": ledger.frontier,
             "dispatched": ledger.num_consumed,
             "consumed": ledger.num_consumed,
-        } | dict.fromkeys(("evicted", "failed", "dead", "duplicates"), 0)
+        } | dict.fromkeys(("evicted", "failed", "dead", "duplicates", *_FAILURES.values()), 0)
         pairs = [item for field in start.items() for item in field]
         self._call("begin", len(start), *pairs, *ledger.holes())
 
@@ -195,6 +196,7 @@ class Queue:
             consumed=ledger["consumed"],
             evicted=ledger["evicted"],
             failed=ledger["failed"],
+            failures={stage: ledger[field] for stage, field in _FAILURES.items()},
             dead=ledger["dead"],
             frontier=ledger["frontier"],
             updates_done=ledger["updates_done"],

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from redis import ConnectionPool, Redis
 from redis.backoff import ExponentialBackoff, NoBackoff
@@ -71,8 +71,17 @@ def connect(url: str) -> Redis:
 
 def without_retry(redis: Redis) -> Redis:
     """A client of the same server that never sends a command twice."""
+    return _client_like(redis, retry=Retry(NoBackoff(), 0))
+
+
+def impatient(redis: Redis, timeout_s: float) -> Redis:
+    """A client of the same server that never waits longer than timeout_s for it, and never sends a command twice."""
+    return _client_like(redis, retry=Retry(NoBackoff(), 0), socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+
+
+def _client_like(redis: Redis, **changes: Any) -> Redis:  # noqa: ANN401 - redis-py's options
     pool = redis.connection_pool
-    options = {**pool.connection_kwargs, "retry": Retry(NoBackoff(), 0)}
+    options = {**pool.connection_kwargs, **changes}
     return Redis(connection_pool=ConnectionPool(connection_class=pool.connection_class, **options))
 
 

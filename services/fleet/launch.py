@@ -19,7 +19,7 @@ from rollout.types import WeightsVersion
 from services.config import RunConfig
 from services.data.blobs import build_blobs
 from services.data.queue import Queue
-from services.data.server import EmbeddedServer, connect
+from services.data.server import EmbeddedServer, connect, impatient
 from services.errors import ExitCode
 from services.fleet.actors import cluster_resources, ray_session
 from services.fleet.controller import Controller
@@ -27,8 +27,8 @@ from services.fleet.figures import add_evaluations, evaluated_temperatures, eval
 from services.fleet.fleet import Fleet
 from services.fleet.messages import Progress
 from services.fleet.preflight import check_inputs, check_room
-from services.fleet.recorder import Recorder, compose_run_strips
-from services.fleet.run_folder import config_digest, owned
+from services.fleet.recorder import SCRAPE_TIMEOUT_S, Recorder, compose_run_strips
+from services.fleet.run_folder import config_digest, owned, recorded_commit
 from services.fleet.stop import StopSign
 from services.observe.history import read_history
 from services.observe.model_card import AdapterCard, render_model_card
@@ -57,7 +57,8 @@ def train(config: RunConfig, *, fresh: bool, console: Console) -> ExitCode:
         url = config.fleet.redis or stack.enter_context(EmbeddedServer()).url
         redis = connect(url)
         queue = Queue(redis, config.name)
-        recorder = stack.enter_context(Recorder(config, folder, queue, console))
+        scraped = Queue(impatient(redis, SCRAPE_TIMEOUT_S), config.name)
+        recorder = stack.enter_context(Recorder(config, folder, queue, scraped, console))
         stack.enter_context(ray_session())
         stop.arm()  # Ray takes SIGTERM for itself when it starts
         check_room(config.fleet, cluster_resources())
@@ -72,9 +73,11 @@ def train(config: RunConfig, *, fresh: bool, console: Console) -> ExitCode:
         controller.begin(progress)
         progress = _publish_start(session, progress)
         fleet.run_loops()
+        recorder.enter("training")
         progress = controller.run(progress, lambda: stop.raised, lambda now: _after_update(session, now))
+        recorder.enter("finishing")
         queue.request_stop("drained" if stop.raised else "done")
-        fleet.save(folder / "checkpoints", progress, config_digest(config))
+        _save(session, progress)
         fleet.join_loops()
         if progress.update < config.learning.updates:
             console.print(f"stopped after update {progress.update}; the same command goes on from there")
@@ -106,11 +109,17 @@ def _publish_start(session: Session, progress: Progress) -> Progress:
     return replace(progress, version=named.version)
 
 
+def _save(session: Session, progress: Progress) -> None:
+    started = time.monotonic()
+    session.fleet.save(session.folder / "checkpoints", progress, config_digest(session.config))
+    session.recorder.checkpointed(time.monotonic() - started)
+
+
 def _after_update(session: Session, progress: Progress) -> None:
     """Checkpoints and strips when they are due."""
     config = session.config
     if progress.update % config.learning.checkpoint_every == 0:
-        session.fleet.save(session.folder / "checkpoints", progress, config_digest(config))
+        _save(session, progress)
     if config.evaluation is not None and progress.update % config.evaluation.strips_every == 0:
         session.recorder.show_strips(session.fleet.strips(), progress.update)
 
@@ -122,6 +131,7 @@ def _measure(session: Session, version: WeightsVersion | None, when: When) -> li
     known = read_evaluations(session.folder)
     if session.config.evaluation is None or any(evaluation.when == when for evaluation in known):
         return known
+    session.recorder.enter("evaluating")
     part = session.fleet.evaluate(version, evaluated_temperatures(session.config))
     figures = add_evaluations(session.folder, evaluations(session.config, part, when))
     for figure in figures:
@@ -140,6 +150,7 @@ def _finish(session: Session, progress: Progress, wall_seconds: float) -> None:
     average = session.fleet.publish(progress.version + 1, progress.lineage, average=True)
     _measure(session, None, "before")
     figures = _measure(session, average, "after")
+    session.recorder.enter("finishing")
     if config.evaluation is not None and progress.update % config.evaluation.strips_every:
         session.recorder.show_strips(session.fleet.strips(), progress.update)
     compose_run_strips(config, folder)
@@ -172,6 +183,6 @@ def model_card(config: RunConfig, folder: Path, progress: Progress, figures: lis
             images=progress.images_total,
             evaluations=tuple(figures),
             prompt=load_prompts(config.sampling.prompts)[0].text,
-            commit=json.loads((folder / "run.json").read_text())["commit"],
+            commit=recorded_commit(folder),
         )
     )

@@ -14,9 +14,14 @@ from rich.console import Console
 
 from services.config import RunConfig
 from services.data.queue import Queue
+from services.errors import QueueError
 from services.fleet.messages import Strip
+from services.fleet.run_folder import recorded_commit
+from services.observe.endpoint import announce, serve
 from services.observe.history import HistoryWriter, UpdateRecord, read_history
-from services.observe.metrics import QueueFigures, RunMetrics, StageFigures, serve
+from services.observe.metric_cells import QueueFigures, RunFacts, Saved, StageFigures
+from services.observe.metric_table import RunState
+from services.observe.metrics import RunMetrics
 from services.observe.progress import RunView
 from services.observe.report import BEFORE_AFTER
 from services.observe.scalars import ScalarWriter
@@ -24,12 +29,19 @@ from services.observe.strips import StripPanel, StripRow, compose_before_after, 
 
 STATUS_FILE = "status.json"
 """What `tafs status` shows: written anew after every update."""
+SCRAPE_TIMEOUT_S = 3.0
+"""How long a scrape waits for the queue's figures; well below Prometheus' own patience, or an outage of the server
+would look like one of the run.
+"""
 
 
 class Recorder:
     """Owns the run's observers; a context manager around the updates."""
 
-    def __init__(self, config: RunConfig, folder: Path, queue: Queue, console: Console) -> None:
+    def __init__(self, config: RunConfig, folder: Path, queue: Queue, scraped: Queue, console: Console) -> None:
+        """`scraped` is the same queue for the endpoint's thread, through a client that gives up after
+        SCRAPE_TIMEOUT_S.
+        """
         path = folder / "history.jsonl"
         behind = read_history(path) if path.exists() else ()
         self._config = config
@@ -37,14 +49,15 @@ class Recorder:
         self._queue = queue
         self._history = HistoryWriter(path)
         self._scalars = ScalarWriter(folder / "tensorboard", resumed_after=behind[-1] if behind else None)
-        self._metrics = RunMetrics(config.name, lambda: queue_figures(queue))
+        self._metrics = RunMetrics(config.name, run_facts(config, folder), lambda: queue_figures(scraped))
         self._endpoint = serve(self._metrics, port=config.fleet.metrics_port, host=config.fleet.metrics_host)
+        self._target = announce(config.runs, config.name, self._endpoint.address)
         self._view = RunView(config.name, config.learning.updates, history=behind, console=console)
 
     @property
     def metrics_url(self) -> str:
         """Where Prometheus scrapes."""
-        return f"http://{self._endpoint.host}:{self._endpoint.port}/metrics"
+        return f"http://{self._endpoint.address}/metrics"
 
     def __enter__(self) -> Self:
         self._view.__enter__()
@@ -57,6 +70,16 @@ class Recorder:
         self._history.close()
         self._scalars.close()
         self._endpoint.close()
+        if error is None:  # else Prometheus goes on asking, finds nobody and says so
+            self._target.unlink(missing_ok=True)
+
+    def enter(self, state: RunState) -> None:
+        """The run is in this state now."""
+        self._metrics.enter(state)
+
+    def checkpointed(self, seconds: float) -> None:
+        """A checkpoint is complete; it took so long."""
+        self._metrics.save(Saved(unix_time=time.time(), seconds=seconds))
 
     def take(self, record: UpdateRecord) -> None:
         """One update happened."""
@@ -110,18 +133,39 @@ def compose_run_strips(config: RunConfig, folder: Path) -> None:
     picture.save(folder / "strips" / BEFORE_AFTER)
 
 
-def queue_figures(queue: Queue) -> QueueFigures:
-    """The queue as the metrics endpoint shows it."""
-    now = queue.statistics()
+def run_facts(config: RunConfig, folder: Path) -> RunFacts:
+    """What the metrics endpoint says of a run from its start."""
+    return RunFacts(
+        started=time.time(),
+        planned_updates=config.learning.updates,
+        commit=recorded_commit(folder),
+        model=config.model.path.name,
+        advantage=config.learning.advantage.mode,
+        max_staleness=config.fleet.max_staleness,
+    )
+
+
+def queue_figures(queue: Queue) -> QueueFigures | None:
+    """The queue as the metrics endpoint shows it; None before the run has begun on the server."""
+    try:
+        now = queue.statistics()
+    except QueueError:
+        return None
     return QueueFigures(
         stages={
-            name: StageFigures(entries=stage.ready, pending=stage.pending, oldest_age_s=stage.oldest_age_s)
+            name: StageFigures(
+                entries=stage.ready,
+                pending=stage.pending,
+                oldest_age_s=stage.oldest_age_s,
+                failures=now.failures[name],
+            )
             for name, stage in now.stages.items()
         },
+        evictions=now.evictions,
         dispatched=now.dispatched,
         consumed=now.consumed,
-        evicted=now.evicted + now.failed,
         dead=now.dead,
+        duplicates=now.duplicates,
         in_flight=now.in_flight,
     )
 

@@ -65,6 +65,11 @@ def _settle(config: RunConfig, folder: Path) -> None:
     (folder / "run.json").write_text(json.dumps({"inputs": inputs, **provenance()}, indent=1))
 
 
+def recorded_commit(folder: Path) -> str:
+    """The commit that the folder's last start ran, from its run.json."""
+    return str(json.loads((folder / "run.json").read_text())["commit"])
+
+
 def config_digest(config: RunConfig) -> str:
     """sha256 of what must stay equal over all starts of a run."""
     text = json.dumps(_compared(config.model_dump(mode="json")), sort_keys=True)

@@ -12,9 +12,12 @@
     report.py        report.html, one self-contained file (report.html and report.css are its template)
     model_card.py    adapter/README.md
     text.py          numbers in words
+    trace.py         a run on a time line, for Perfetto
     progress.py      the live view of a terminal
     metric_table.py  every Prometheus metric, in one table
-    metrics.py       the collector behind the table and its HTTP endpoint
+    metric_cells.py  what the metrics are read from, as samples
+    metrics.py       the collector behind the table
+    endpoint.py      its HTTP endpoint, and how Prometheus finds it
 
 Nothing here steers a run: the other rooms of the shell call in, and nothing is imported from them.
 """

@@ -7,12 +7,19 @@ The collector exposes exactly these; dashboards and alerts may name no other. Ev
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 PREFIX = "tafs_"
 RUN_LABEL = "run"
 STALENESS_BUCKETS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 """Upper ends in updates; the last bucket, +Inf, follows."""
+
+RunState = Literal["starting", "evaluating", "training", "finishing"]
+RUN_STATES: tuple[RunState, ...] = get_args(RunState)
+"""In their order. A run that goes on passes through them again."""
+MAX_REASONS = 8
+"""Reasons of eviction that get a series of their own; the rest is counted together."""
+OTHER_REASON = "other"
 
 Kind = Literal["gauge", "counter", "histogram"]
 
@@ -35,7 +42,10 @@ def _counter(name: str, text: str, *labels: str) -> Metric:
     return Metric(name=PREFIX + name, kind="counter", labels=labels, help=text)
 
 
-REDIS_UP = _gauge("redis_up", "1 if the queue's figures could be read at this scrape, 0 if not.")
+REDIS_UP = _gauge("redis_up", "1 if the Redis server answered at this scrape, 0 if not.")
+REDIS_SECONDS = _gauge(
+    "redis_command_duration_seconds", "Seconds that the Redis server took to tell the queue's figures at this scrape."
+)
 QUEUE_ENTRIES = _gauge(
     "queue_entries",
     "Groups waiting for a stage: ready (nobody has taken them) or pending (taken, not acknowledged).",
@@ -43,26 +53,77 @@ QUEUE_ENTRIES = _gauge(
     "state",
 )
 QUEUE_OLDEST_AGE = _gauge(
-    "queue_oldest_entry_age_seconds", "Age of the oldest group that waits for a stage; 0 if none waits.", "stage"
+    "queue_oldest_entry_age_seconds", "Age of the oldest group that stands in a stage; 0 if none does.", "stage"
 )
 GROUPS_IN_FLIGHT = _gauge("groups_in_flight", "Groups dispatched and neither consumed, evicted nor dead.")
 GROUPS_DISPATCHED = _counter("groups_dispatched_total", "Groups given out to be sampled.")
 GROUPS_CONSUMED = _counter("groups_consumed_total", "Groups learned from.")
-GROUPS_EVICTED = _counter("groups_evicted_total", "Groups dropped because their weights were too old.")
+GROUPS_EVICTED = _counter(
+    "groups_evicted_total", "Groups given back through no fault of their own, to be drawn again.", "reason"
+)
+GROUPS_FAILED = _counter(
+    "groups_failed_total", "Failed attempts at a stage: tickets fail while sampling, groups while scoring.", "stage"
+)
 GROUPS_DEAD = _counter("groups_dead_lettered_total", "Groups given up after too many failed attempts.")
+GROUPS_DUPLICATED = _counter("groups_duplicated_total", "Results dropped because another worker's came first.")
 
+RUN_INFO = _gauge("run_info", "Always 1; what runs, in its labels.", "commit", "model", "advantage", "max_staleness")
+RUN_STATE = _gauge("run_state", "1 for the state that the run is in, 0 for the others.", "state")
+RUN_START = _gauge("run_start_timestamp_seconds", "When this process started, in seconds since 1970.")
+PLANNED_UPDATES = _gauge("planned_updates", "Updates of the whole run.")
+UPDATE = _gauge("update", "The last update of the surviving lineage; of planned_updates.")
 UPDATES = _counter("updates_total", "Updates made since this process started.")
 IMAGES = _counter("images_total", "Images learned from since this process started.")
-PHASE_SECONDS = _counter("phase_seconds_total", "Seconds the learner spent in each phase.", "phase")
-REWARD_MEAN = _gauge("reward_mean", "Mean reward of the last update at a denoising step.", "reward", "step")
-LOSS = _gauge("loss", "Loss of the last update.")
-GRAD_NORM = _gauge("grad_norm", "Gradient norm of the last update, before clipping.")
+NONFINITE_UPDATES = _counter(
+    "nonfinite_updates_total", "Updates that left out an optimizer step because its gradients were not finite."
+)
+PHASE_SECONDS = _counter("phase_seconds_total", "Seconds of wall clock that the learner spent in each phase.", "phase")
+CALL_SECONDS = _counter(
+    "call_seconds_total", "CPU seconds inside calls of all workers, of update those of the first learner rank.", "call"
+)
+UPDATE_SECONDS = _gauge("update_duration_seconds", "Seconds of the last update over all its phases, with waiting.")
 LAST_UPDATE = _gauge("last_update_timestamp_seconds", "When the last update ended, in seconds since 1970.")
+CHECKPOINT_TIME = _gauge(
+    "checkpoint_last_success_timestamp_seconds",
+    "When this process last wrote a checkpoint, in seconds since 1970; no sample before the first.",
+)
+CHECKPOINT_SECONDS = _gauge("checkpoint_duration_seconds", "Seconds that writing the last checkpoint took.")
 WEIGHTS_VERSION = _gauge("weights_version", "The version of the weights that the last update published.")
 STALENESS = Metric(
     name=PREFIX + "group_staleness_updates",
     kind="histogram",
     help="How many updates old the weights of a group were when it was learned from.",
+)
+
+REWARD = _gauge(
+    "reward_value",
+    "Reward of the last update's images at a denoising step: mean over all, or spread, the mean standard deviation "
+    "within a group; NaN where the step is not scored.",
+    "reward",
+    "step",
+    "stat",
+)
+ZERO_SPREAD = _gauge(
+    "reward_zero_spread_ratio", "Share of the last update's groups whose samples all scored the same.", "reward", "step"
+)
+LOSS = _gauge("loss", "Loss of the last update.")
+GRAD_NORM = _gauge("grad_norm", "Gradient norm of the last update, before clipping.")
+LEARNING_RATE = _gauge("learning_rate", "Learning rate of the last update.")
+KL = _gauge("kl", "Divergence of the last update from the reference; 0 where it is not asked for.")
+CLIPPED = _gauge("clipped_pairs_ratio", "Share of the last update's pairs of sample and step whose ratio was clipped.")
+SKIPPED = _gauge("skipped_pairs_ratio", "Share of the last update's pairs left out because their advantage is zero.")
+DROPPED = _gauge(
+    "dropped_pairs_ratio", "Share of the last update's pairs dropped for too large a drift from the behaviour policy."
+)
+GUARD_DRIFT = _gauge(
+    "guard_drift", "Largest drift, in standard deviations, that the ratio guard last measured; NaN before it was asked."
+)
+ADVANTAGE_STD = _gauge("advantage_std", "Standard deviation of the last update's advantages at a step.", "step")
+DRIFT = _gauge(
+    "drift", "Root mean square drift from the behaviour policy at a step, in standard deviations of its noise.", "step"
+)
+LOG_RATIO_MAX = _gauge(
+    "log_ratio_max", "Largest absolute log ratio per dimension in the last update at a step.", "step"
 )
 
 QUEUE_METRICS = (
@@ -72,20 +133,45 @@ QUEUE_METRICS = (
     GROUPS_DISPATCHED,
     GROUPS_CONSUMED,
     GROUPS_EVICTED,
+    GROUPS_FAILED,
     GROUPS_DEAD,
+    GROUPS_DUPLICATED,
 )
 """Read at scrape time; they have no samples while the queue cannot be read."""
-LEARNER_METRICS = (
+RUN_METRICS = (
+    RUN_INFO,
+    RUN_STATE,
+    RUN_START,
+    PLANNED_UPDATES,
     UPDATES,
     IMAGES,
+    NONFINITE_UPDATES,
     PHASE_SECONDS,
-    REWARD_MEAN,
-    LOSS,
-    GRAD_NORM,
-    LAST_UPDATE,
-    WEIGHTS_VERSION,
+    CALL_SECONDS,
+    CHECKPOINT_TIME,
+    CHECKPOINT_SECONDS,
     STALENESS,
 )
-"""Set by every update; gauges have no samples before the first."""
-METRICS = (REDIS_UP, *QUEUE_METRICS, *LEARNER_METRICS)
+"""Of the process and its updates together."""
+UPDATE_METRICS = (
+    UPDATE,
+    UPDATE_SECONDS,
+    LAST_UPDATE,
+    WEIGHTS_VERSION,
+    REWARD,
+    ZERO_SPREAD,
+    LOSS,
+    GRAD_NORM,
+    LEARNING_RATE,
+    KL,
+    CLIPPED,
+    SKIPPED,
+    DROPPED,
+    GUARD_DRIFT,
+    ADVANTAGE_STD,
+    DRIFT,
+    LOG_RATIO_MAX,
+)
+"""Of the last update; no samples before the first."""
+METRICS = (REDIS_UP, REDIS_SECONDS, *QUEUE_METRICS, *RUN_METRICS, *UPDATE_METRICS)
 """The table."""

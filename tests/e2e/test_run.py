@@ -47,6 +47,7 @@ def test_a_run_leaves_all_that_the_readme_promises(run) -> None:
     for name in ("report.html", "adapter/README.md", "strips/update_000000.png", "strips/before_after.png"):
         assert (done.folder / name).stat().st_size > 500, name
     assert list((done.folder / "tensorboard").glob("events.*"))
+    assert not (done.folder.parent / ".targets/whole.json").exists(), "Prometheus would miss a run that ended well"
 
     history = done.history()
     assert [record["update"] for record in history] == [1, 2, 3]

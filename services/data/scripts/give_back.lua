@@ -16,8 +16,11 @@ redis.call('HDEL', running, ordinal)
 settle(stage, id)
 if fate == 'evicted' then
   redis.call('HINCRBY', evictions, reason, 1)
-elseif redis.call('HINCRBY', failures, ordinal, 1) >= number('max_attempts') then
-  fate = 'dead'
+else
+  redis.call('HINCRBY', ledger, 'failures_' .. stage, 1)
+  if redis.call('HINCRBY', failures, ordinal, 1) >= number('max_attempts') then
+    fate = 'dead'
+  end
 end
 redis.call('HINCRBY', ledger, fate, 1)
 if fate == 'dead' then

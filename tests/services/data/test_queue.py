@@ -108,6 +108,7 @@ def test_a_group_that_fails_too_often_becomes_a_dead_letter_and_gives_its_place_
     }  # fmt: skip
     statistics = queue.statistics()
     assert (statistics.failed, statistics.dead, statistics.in_flight) == (2, 1, 2)
+    assert statistics.failures == {"tickets": 3, "groups": 0, "scored": 0}
     assert accounting_holds(statistics)
 
 

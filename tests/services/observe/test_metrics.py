@@ -1,25 +1,30 @@
+import json
 import math
+import shutil
 import socket
+import subprocess
 import urllib.request
+from dataclasses import replace
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.observe.metric_table import METRICS, PREFIX, QUEUE_METRICS, REDIS_UP
-from services.observe.metrics import QueueFigures, RunMetrics, StageFigures, serve
-
-QUEUE = QueueFigures(
-    stages={
-        "score": StageFigures(entries=3, pending=1, oldest_age_s=2.5),
-        "learn": StageFigures(entries=0, pending=0, oldest_age_s=0.0),
-    },
-    dispatched=40,
-    consumed=32,
-    evicted=2,
-    dead=1,
-    in_flight=5,
+from services.observe.endpoint import announce, serve
+from services.observe.metric_cells import QueueFigures, Saved
+from services.observe.metric_table import (
+    MAX_REASONS,
+    METRICS,
+    OTHER_REASON,
+    PREFIX,
+    QUEUE_METRICS,
+    REDIS_UP,
+    RUN_STATES,
+    UPDATE_METRICS,
 )
+from services.observe.metrics import RunMetrics
+
+from .figures import FACTS, QUEUE
 
 
 def scrape(metrics: RunMetrics) -> dict:
@@ -42,9 +47,10 @@ def value(families: dict, name: str, **labels: str) -> float:
 
 @pytest.fixture
 def metrics(make_history) -> RunMetrics:
-    metrics = RunMetrics("numbers", lambda: QUEUE)
+    metrics = RunMetrics("numbers", FACTS, lambda: QUEUE)
     for record in make_history(3):
         metrics.observe(record)
+    metrics.save(Saved(unix_time=1_760_000_040.0, seconds=1.5))
     return metrics
 
 
@@ -67,11 +73,11 @@ def test_every_name_of_the_table_stands_once_and_a_counter_ends_in_total() -> No
 
 
 def test_the_queues_figures_are_read_at_each_scrape() -> None:
-    readings = iter([QUEUE, QueueFigures(stages={}, dispatched=41, consumed=32, evicted=2, dead=1, in_flight=6)])
-    metrics = RunMetrics("numbers", lambda: next(readings))
+    readings = iter([QUEUE, replace(QUEUE, dispatched=41)])
+    metrics = RunMetrics("numbers", FACTS, lambda: next(readings))
     first, second = scrape(metrics), scrape(metrics)
-    assert value(first, "tafs_queue_entries", stage="score", state="ready") == 3
-    assert value(first, "tafs_queue_oldest_entry_age_seconds", stage="score") == 2.5
+    assert value(first, "tafs_queue_entries", stage="groups", state="ready") == 3
+    assert value(first, "tafs_queue_oldest_entry_age_seconds", stage="groups") == 2.5
     assert value(first, "tafs_groups_dispatched_total") == 40
     assert value(second, "tafs_groups_dispatched_total") == 41
 
@@ -80,7 +86,7 @@ def test_a_queue_that_cannot_be_read_is_redis_down_and_leaves_the_learners_figur
     def fail() -> QueueFigures:
         raise ConnectionError("refused")
 
-    metrics = RunMetrics("numbers", fail)
+    metrics = RunMetrics("numbers", FACTS, fail)
     metrics.observe(make_history(1)[0])
     families = scrape(metrics)
     scrape(metrics)
@@ -97,11 +103,115 @@ def test_the_learners_figures_follow_the_records(metrics: RunMetrics, make_histo
     assert value(families, "tafs_weights_version") == 3
     assert value(families, "tafs_last_update_timestamp_seconds") == last.unix_time
     assert value(families, "tafs_loss") == pytest.approx(last.figures.loss)
-    assert value(families, "tafs_reward_mean", reward="judge", step="3") == pytest.approx(
+    assert value(families, "tafs_reward_value", reward="judge", step="3", stat="mean") == pytest.approx(
         last.figures.rewards["judge"].mean[3]
     )
     waited = sum(record.phase_seconds["wait"] for record in make_history(3))
     assert value(families, "tafs_phase_seconds_total", phase="wait") == pytest.approx(waited)
+
+
+def test_the_last_updates_figures_are_shown_by_step_and_statistic(metrics: RunMetrics, make_history) -> None:
+    families, figures = scrape(metrics), make_history(3)[-1].figures
+    for step in (0, 2):
+        for name in ("advantage_std", "drift", "log_ratio_max"):
+            assert value(families, f"tafs_{name}", step=str(step)) == pytest.approx(getattr(figures, name)[step])
+    judge = figures.rewards["judge"]
+    assert value(families, "tafs_reward_value", reward="judge", step="1", stat="spread") == judge.spread[1]
+    zero = value(families, "tafs_reward_zero_spread_ratio", reward="judge", step="1")
+    assert zero == pytest.approx(judge.zero_spread[1])
+    assert value(families, "tafs_skipped_pairs_ratio") == figures.skipped_fraction
+    assert value(families, "tafs_update") == 3
+
+
+def test_an_update_lasts_as_long_as_its_phases_and_calls_add_up(metrics: RunMetrics, make_history) -> None:
+    families, history = scrape(metrics), make_history(3)
+    last = sum(history[-1].phase_seconds.values())
+    assert value(families, "tafs_update_duration_seconds") == pytest.approx(last)
+    drawn = sum(record.call_seconds["sample"] for record in history)
+    assert value(families, "tafs_call_seconds_total", call="sample") == pytest.approx(drawn)
+
+
+def test_a_checkpoint_has_its_time_and_its_seconds_are_a_phases(metrics: RunMetrics) -> None:
+    before = value(scrape(metrics), "tafs_phase_seconds_total", phase="checkpoint")
+    metrics.save(Saved(unix_time=1_760_000_100.0, seconds=2.5))
+    families = scrape(metrics)
+    assert value(families, "tafs_checkpoint_last_success_timestamp_seconds") == 1_760_000_100.0
+    assert value(families, "tafs_checkpoint_duration_seconds") == 2.5
+    assert value(families, "tafs_phase_seconds_total", phase="checkpoint") == before + 2.5
+
+
+def test_an_update_that_was_not_finite_is_counted(make_history) -> None:
+    metrics = RunMetrics("numbers", FACTS, lambda: QUEUE)
+    for record in make_history(17):  # the seventeenth met a gradient that was not finite
+        metrics.observe(record)
+    assert value(scrape(metrics), "tafs_nonfinite_updates_total") == 1
+
+
+def test_the_guards_last_measurement_stays_while_it_is_not_asked(make_history) -> None:
+    first, second = make_history(2)
+    first.report["guard_drift"] = 3e-6
+    metrics = RunMetrics("numbers", FACTS, lambda: QUEUE)
+    metrics.observe(first)
+    metrics.observe(second)
+    assert value(scrape(metrics), "tafs_guard_drift") == 3e-6
+
+
+def test_a_run_is_in_one_state_and_says_what_it_is(metrics: RunMetrics) -> None:
+    metrics.enter("training")
+    families = scrape(metrics)
+    states = {state: value(families, "tafs_run_state", state=state) for state in RUN_STATES}
+    assert states == {state: float(state == "training") for state in RUN_STATES}
+    about = {"commit": "abc1234", "model": "model", "advantage": "control_variate", "max_staleness": "1"}
+    assert value(families, "tafs_run_info", **about) == 1
+    assert value(families, "tafs_planned_updates") == 300
+
+
+def test_before_the_run_has_a_queue_the_server_is_up_and_no_group_is_told_of() -> None:
+    families = scrape(RunMetrics("numbers", FACTS, lambda: None))
+    assert value(families, "tafs_redis_up") == 1
+    assert not any(families[metric.name.removesuffix("_total")].samples for metric in QUEUE_METRICS)
+
+
+def test_reasons_of_eviction_keep_their_series_and_the_surplus_is_counted_together() -> None:
+    first = {f"reason {number}": 1 for number in range(MAX_REASONS)}
+    readings = iter([replace(QUEUE, evictions=first), replace(QUEUE, evictions={"a new one": 7, **first})])
+    metrics = RunMetrics("numbers", FACTS, lambda: next(readings))
+    before, after = scrape(metrics), scrape(metrics)
+    for reason in first:
+        assert value(before, "tafs_groups_evicted_total", reason=reason) == 1
+        assert value(after, "tafs_groups_evicted_total", reason=reason) == 1
+    assert value(before, "tafs_groups_evicted_total", reason=OTHER_REASON) == 0
+    assert value(after, "tafs_groups_evicted_total", reason=OTHER_REASON) == 7
+
+
+def test_the_number_of_series_depends_on_rewards_and_steps_alone(make_history) -> None:
+    def series(updates: int) -> int:
+        fates = {f"reason {number}": 1 for number in range(updates)}
+        metrics = RunMetrics("numbers", FACTS, lambda: replace(QUEUE, evictions=fates, dispatched=updates))
+        for record in make_history(updates, num_steps=8):
+            metrics.observe(record)
+        metrics.save(Saved(unix_time=1.0, seconds=1.0))
+        return sum(len(family.samples) for family in scrape(metrics).values())
+
+    assert series(20) == series(120) < 250
+    forbidden = {"gid", "group", "ordinal", "prompt", "pid", "version"}
+    assert not forbidden & {label for metric in METRICS for label in metric.labels}
+
+
+def test_the_run_is_announced_to_prometheus_in_a_file(tmp_path) -> None:
+    file = announce(tmp_path, "numbers", "127.0.0.1:4711")
+    assert file == tmp_path / ".targets" / "numbers.json"
+    assert json.loads(file.read_text()) == [{"targets": ["127.0.0.1:4711"], "labels": {"run": "numbers"}}]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+def test_promtool_finds_nothing_to_say_about_the_metrics(metrics: RunMetrics) -> None:
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=generate_latest(registry), capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
 def test_the_staleness_histogram_counts_every_group_once(metrics: RunMetrics, make_history) -> None:
@@ -115,10 +225,10 @@ def test_the_staleness_histogram_counts_every_group_once(metrics: RunMetrics, ma
 
 
 def test_before_the_first_update_no_gauge_pretends_to_be_zero() -> None:
-    families = scrape(RunMetrics("numbers", lambda: QUEUE))
+    families = scrape(RunMetrics("numbers", FACTS, lambda: QUEUE))
     assert value(families, "tafs_updates_total") == 0
-    assert not families["tafs_loss"].samples
-    assert not families["tafs_reward_mean"].samples
+    assert not any(families[metric.name].samples for metric in UPDATE_METRICS)
+    assert not families["tafs_checkpoint_duration_seconds"].samples
 
 
 def test_the_endpoint_answers_on_a_free_port_of_this_machine_until_it_is_closed(metrics: RunMetrics) -> None:
@@ -140,6 +250,6 @@ def test_a_taken_port_is_a_clear_error(metrics: RunMetrics) -> None:
 def test_an_unscored_step_is_nan_and_not_zero(make_history) -> None:
     record = make_history(1)[0]
     record.report["rewards"]["judge"]["mean"] = (float("nan"), 0.0, 0.0, 0.0)
-    metrics = RunMetrics("numbers", lambda: QUEUE)
+    metrics = RunMetrics("numbers", FACTS, lambda: QUEUE)
     metrics.observe(record)
-    assert math.isnan(value(scrape(metrics), "tafs_reward_mean", reward="judge", step="0"))
+    assert math.isnan(value(scrape(metrics), "tafs_reward_value", reward="judge", step="0", stat="mean"))

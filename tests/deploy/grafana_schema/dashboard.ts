@@ -1,0 +1,3 @@
+import { Dashboard } from '@grafana/schema';
+
+export type Root = Dashboard;

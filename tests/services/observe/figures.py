@@ -1,0 +1,25 @@
+"""What a run that never happened would tell its metrics, beside its records."""
+
+from services.observe.metric_cells import QueueFigures, RunFacts, StageFigures
+
+FACTS = RunFacts(
+    started=1_759_999_000.0,
+    planned_updates=300,
+    commit="abc1234",
+    model="model",
+    advantage="control_variate",
+    max_staleness=1,
+)
+QUEUE = QueueFigures(
+    stages={
+        "tickets": StageFigures(entries=1, pending=1, oldest_age_s=1.0, failures=0),
+        "groups": StageFigures(entries=3, pending=1, oldest_age_s=2.5, failures=2),
+        "scored": StageFigures(entries=0, pending=0, oldest_age_s=0.0, failures=0),
+    },
+    evictions={"lineage": 2},
+    dispatched=40,
+    consumed=32,
+    dead=1,
+    duplicates=0,
+    in_flight=5,
+)

@@ -1,0 +1,174 @@
+"""A run that never happened under real eyes: its exporter, Prometheus, Alertmanager and the receiver of its alerts."""
+
+import json
+import re
+import socket
+import subprocess
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from services.observe.endpoint import announce, serve
+from services.observe.history import UpdateRecord
+from services.observe.metric_cells import QueueFigures, Saved
+from services.observe.metrics import RunMetrics
+
+from .figures import FACTS, QUEUE
+
+FOLDER = Path(__file__).resolve().parents[3] / "deploy/observability"
+RUN = "numbers"
+HASTE = 20
+"""Alerts wait for so many times less than they should."""
+UPDATE_S = 0.25
+
+
+class Run:
+    """A run's exporter, fed with an update every quarter of a second; its queue can be broken."""
+
+    def __init__(self, runs: Path, records: Sequence[UpdateRecord]) -> None:
+        self.queue = QUEUE
+        self.redis_lives = True
+        self._records = records
+        self.metrics = RunMetrics(RUN, FACTS, self._read)
+        self.metrics.enter("training")
+        self.endpoint = serve(self.metrics)
+        announce(runs, RUN, self.endpoint.address)
+        self._ended = threading.Event()
+        self._feeder = threading.Thread(target=self._feed)
+        self._feeder.start()
+
+    def _read(self) -> QueueFigures:
+        if not self.redis_lives:
+            raise ConnectionError("refused")
+        return self.queue
+
+    def _feed(self) -> None:
+        for record in self._records:
+            self.metrics.observe(msgspec.structs.replace(record, unix_time=time.time()))
+            self.metrics.save(Saved(unix_time=time.time(), seconds=0.1))
+            if self._ended.wait(UPDATE_S):
+                return
+
+    def die(self) -> None:
+        """End without taking the target file along."""
+        self._ended.set()
+        self._feeder.join()
+        self.endpoint.close()
+
+
+class Receiver:
+    """Where Alertmanager sends alerts to."""
+
+    def __init__(self) -> None:
+        self.alerts: list[dict] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.alerts += json.loads(body)["alerts"]
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def names(self) -> set[str]:
+        return {alert["labels"]["alertname"] for alert in self.alerts}
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class Prometheus:
+    """Prometheus' HTTP API."""
+
+    def __init__(self, port: int) -> None:
+        self._url = f"http://127.0.0.1:{port}"
+
+    def ready(self) -> bool:
+        try:
+            return self._get("/-/ready") != b""
+        except OSError:
+            return False
+
+    def query(self, expression: str) -> list[float]:
+        """The values of an instant query, NaN left out."""
+        query = urllib.parse.urlencode({"query": expression})
+        found = json.loads(self._get(f"/api/v1/query?{query}"))["data"]["result"]
+        return [float(series["value"][1]) for series in found if series["value"][1] != "NaN"]
+
+    def rules(self) -> list[dict]:
+        groups = json.loads(self._get("/api/v1/rules"))["data"]["groups"]
+        return [rule for group in groups for rule in group["rules"]]
+
+    def _get(self, path: str) -> bytes:
+        with urllib.request.urlopen(self._url + path, timeout=5) as answer:
+            return answer.read()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def hasty(duration: str) -> str:
+    """A shorter duration, in milliseconds."""
+    number, unit = re.fullmatch(r"(\d+)(s|m|h)", duration).groups()
+    return f"{int(number) * {'s': 1000, 'm': 60_000, 'h': 3_600_000}[unit] // HASTE}ms"
+
+
+def write_configuration(folder: Path, runs: Path, alertmanager: int, receiver: str) -> None:
+    """The shipped configuration, only hasty, with its own ports and the receiver."""
+    prometheus = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+    prometheus["global"] = {"scrape_interval": "500ms", "scrape_timeout": "400ms", "evaluation_interval": "500ms"}
+    prometheus["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{alertmanager}"]
+    (job,) = prometheus["scrape_configs"]
+    assert job["file_sd_configs"][0]["files"] == ["../../runs/.targets/*.json"]
+    job["file_sd_configs"][0]["files"] = [f"{runs}/.targets/*.json"]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(prometheus))
+    (folder / "rules").mkdir()
+    for file in (FOLDER / "rules").glob("*.yml"):
+        rules = yaml.safe_load(file.read_text())
+        for rule in (rule for group in rules["groups"] for rule in group["rules"] if "for" in rule):
+            rule["for"] = hasty(rule["for"])
+        (folder / "rules" / file.name).write_text(yaml.safe_dump(rules))
+    manager = yaml.safe_load((FOLDER / "alertmanager.yml").read_text())
+    manager["route"] |= {"group_wait": "3s", "group_interval": "3s"}
+    manager["receivers"][0]["webhook_configs"] = [{"url": receiver, "send_resolved": False}]
+    (folder / "alertmanager.yml").write_text(yaml.safe_dump(manager))
+
+
+@contextmanager
+def processes(*commands: Sequence[str | Path]) -> Iterator[None]:
+    """Commands that run for the time of the context."""
+    started = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for command in commands]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def wait_for(what: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
