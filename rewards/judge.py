@@ -13,7 +13,5 @@ def build_judge(*, threads: int = 1) -> Recogniser:
 
     threads: the recogniser's threads, at least 1. Raises MissingModelError if the package is not installed.
     """
-    network = model_file(
-        "rapidocr_onnxruntime", "models/ch_PP-OCRv4_rec_infer.onnx", "rapidocr-onnxruntime==1.4.4"
-    )
+    network = model_file("rapidocr_onnxruntime", "models/ch_PP-OCRv4_rec_infer.onnx", "rapidocr-onnxruntime==1.4.4")
     return Recogniser(network=network, dictionary=None, threads=threads)
