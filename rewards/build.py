@@ -20,6 +20,7 @@ REWARDS: Mapping[str, str] = {
     "jpeg_size": "rewards.jpeg_size:JpegSize",
     "nsfw": "rewards.nsfw:build_nsfw",
     "pick_score": "rewards.pick_score:build_pick_score",
+    "remote": "rewards.remote:build_remote",
     "text_rendering": "rewards.ocr:build_text_rendering",
 }
 """Builders by import path: only what a run uses is imported, for some of them need PyTorch and transformers."""

@@ -98,6 +98,18 @@ def bench(run_file: RunFile, overrides: Overrides = None) -> None:
     bench_run(load_run_file(run_file, overrides or ()))
 
 
+@app.command()
+def serve_reward(
+    config: Annotated[Path, typer.Argument(help="Reward server's file (YAML).", show_default=False)],
+    overrides: Overrides = None,
+) -> None:
+    """Serve a reward over HTTP, for runs on other machines; docs/reward-protocol.md describes the protocol."""
+    from services.cli.run_file import load_serving_file
+    from services.cli.serve_reward import serve
+
+    serve(load_serving_file(config, overrides or ()))
+
+
 def main() -> NoReturn:
     """Run the command line; errors that we raise on purpose end in one sentence and their exit code."""
     try:
