@@ -22,6 +22,10 @@ REWARDS: Mapping[str, str] = {
     "pick_score": "rewards.pick_score:build_pick_score",
     "remote": "rewards.remote:build_remote",
     "text_rendering": "rewards.ocr:build_text_rendering",
+    "vlm_counting": "rewards.vlm.counting:build_counting",
+    "vlm_pairwise": "rewards.vlm.pairwise:build_pairwise",
+    "vlm_rubric": "rewards.vlm.rubric:build_rubric",
+    "vlm_yes_no": "rewards.vlm.yes_no:build_yes_no",
 }
 """Builders by import path: only what a run uses is imported, for some of them need PyTorch and transformers."""
 

@@ -6,6 +6,7 @@ RewardError
     `-- RefusedError       not this: another 4xx; the same question will be refused again
 """
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -59,16 +60,25 @@ class CallStatistics:
     breaker_open: bool  # whether calls are refused just now
 
 
-@dataclass(slots=True)
 class _Counts:
-    answered: int = 0
-    retries: int = 0
-    failed: int = 0
+    """Safe to move on from several threads."""
+
+    def __init__(self) -> None:
+        self.answered = 0
+        self.retries = 0
+        self.failed = 0
+        self._lock = threading.Lock()
+
+    def add(self, *, answered: int = 0, retries: int = 0, failed: int = 0) -> None:
+        with self._lock:
+            self.answered += answered
+            self.retries += retries
+            self.failed += failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpCaller:
-    """Asks one server.
+    """Asks one server; safe to use from several threads.
 
     A try ends after `timeout_s` seconds, however slowly bytes trickle in. After `attempts` tries, with pauses of 0.5 s,
     1 s, 2 s, ... up to 30 s, or what the server asks for, the call has failed.
@@ -92,20 +102,20 @@ class HttpCaller:
         try:
             self.breaker.enter(self.service)
         except BreakerOpenError:
-            self._counts.failed += 1
+            self._counts.add(failed=1)
             raise
         try:
             answer = read(self._retrying()(self._attempt, request))
         except RefusedError:  # it is there, and it answers: no reason to stop asking
-            self._counts.failed += 1
+            self._counts.add(failed=1)
             self.breaker.succeeded()
             raise
         except RewardError:
-            self._counts.failed += 1
+            self._counts.add(failed=1)
             self.breaker.failed()
             raise
         self.breaker.succeeded()
-        self._counts.answered += 1
+        self._counts.add(answered=1)
         return answer
 
     def statistics(self) -> CallStatistics:
@@ -126,7 +136,7 @@ class HttpCaller:
         )
 
     def _count_retry(self, _: RetryCallState) -> None:
-        self._counts.retries += 1
+        self._counts.add(retries=1)
 
     def _attempt(self, request: Request) -> bytes:
         deadline = self.clock() + self.timeout_s

@@ -78,7 +78,8 @@ def test_every_built_reward_carries_its_own_name_and_an_ordered_range(name, opti
 
 def test_every_name_in_the_table_is_listed_here_and_leads_to_a_builder() -> None:
     scorers = ["aesthetic", "clip_score", "hps", "image_reward", "nsfw", "pick_score", "remote"]
-    assert sorted(REWARDS) == sorted([*scorers, "jpeg_size", "text_rendering"])
+    judges = ["vlm_counting", "vlm_pairwise", "vlm_rubric", "vlm_yes_no"]
+    assert sorted(REWARDS) == sorted([*scorers, *judges, "jpeg_size", "text_rendering"])
     for name, path in REWARDS.items():
         module, _, attribute = path.partition(":")
         assert callable(vars(importlib.import_module(module))[attribute]), name
