@@ -63,7 +63,7 @@ def encode_question(question: Question, image_format: Format) -> bytes:
         "metadata": [dict(entry) for entry in question.metadata],
     }
     if image_format == "raw":
-        payload = [images.tobytes()]
+        payload: list[bytes | memoryview] = [np.ascontiguousarray(images).reshape(-1).data]
     else:
         payload = [_png(image) for image in images]
         header["lengths"] = [len(part) for part in payload]

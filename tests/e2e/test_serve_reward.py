@@ -45,6 +45,7 @@ def test_a_served_reward_scores_as_the_reward_itself_and_stops_on_request(tmp_pa
     assert "Finished server process" in log
 
 
+@pytest.mark.integration
 def test_a_server_whose_reward_does_not_exist_says_so(tmp_path: Path) -> None:
     file = tmp_path / "server.yaml"
     file.write_text("use: jpg_size\n")
