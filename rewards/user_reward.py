@@ -62,7 +62,14 @@ def build_user_reward(use: str, options: Mapping[str, Any]) -> UserReward:
     options and whose objects take three arguments, or if its `range` or `required_metadata` is malformed.
     What the module raises while it is imported passes through, unless it is an ImportError.
     """
-    found = _imported(use)
+    return wrap_user_reward(use, _imported(use), options)
+
+
+def wrap_user_reward(use: str, found: object, options: Mapping[str, Any]) -> UserReward:
+    """The reward that `found`, a user's function or class, makes with these options; `use` is its name.
+
+    Raises ValueError as build_user_reward does.
+    """
     score: object
     if inspect.isclass(found):
         score = call_with_options(found, options, use)

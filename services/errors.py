@@ -10,6 +10,7 @@
     │   ├── WeightsMissing          the version is not, or no longer, in the store
     │   └── WeightsCorrupt          bytes or tensors do not have the digest they were published with
     ├── WorkerFailed            70  a worker failed more often than its budget allows
+    ├── RewardFailed            75  a reward could not give scores
     ├── ServerUnavailable       75  the Redis server did not start, or does not answer
     └── StalledError            75  nothing moved for longer than the run allows
 
@@ -80,6 +81,12 @@ class WeightsCorrupt(WeightsError):
 
 class WorkerFailed(TafsError):
     """A worker failed more often than its restart budget allows."""
+
+
+class RewardFailed(TafsError):
+    """A reward, or the server behind it, could not give scores."""
+
+    exit_code = ExitCode.TRY_AGAIN
 
 
 class ServerUnavailable(TafsError):

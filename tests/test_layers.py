@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "learner": {"learner", "rollout"},
     "services": {"services", "learner", "rollout", "rewards"},
 }
-INNER = ("cli", "fleet", "observe", "data", "config", "errors")
+INNER = ("cli", "fleet", "serving", "observe", "data", "config", "errors")
 """The inner rooms of services, from the top down; config and errors are its ground."""
 ONLY_IN = {
     "ray": "services/fleet/actors.py",
@@ -22,6 +22,9 @@ ONLY_IN = {
     "prometheus_client": "services/observe/",
     "diffusers": "rollout/policies/",
     "peft": "rollout/lora.py",
+    "fastapi": "services/serving/",
+    "uvicorn": "services/cli/",
+    "httpx": "rewards/",
     "pickle": "nowhere",
     "requests": "nowhere",
 }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
-from services.errors import ExitCode, TafsError
+from services.errors import ConfigError, ExitCode, TafsError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode=None
@@ -108,6 +109,55 @@ def bench(run_file: RunFile, overrides: Overrides = None) -> None:
     from services.cli.run_file import load_run_file
 
     bench_run(load_run_file(run_file, overrides or ()))
+
+
+@app.command()
+def score(
+    pictures: Annotated[
+        list[Path], typer.Argument(help="Pictures, folders of them, or CSV files.", show_default=False)
+    ],
+    *,
+    reward: Annotated[list[str], typer.Option(help="'NAME key=value ...'; again for another one.", show_default=False)],
+    prompt: Annotated[str, typer.Option(help="What they should show, where a CSV does not say.")] = "",
+    metadata: Annotated[list[str] | None, typer.Option(help="key=text for every picture; again for more.")] = None,
+    output: Annotated[Path | None, typer.Option(help="CSV file with the scores.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="PNG: the pictures, best first.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures of one size scored in one call.")] = 64,
+) -> None:
+    """Score pictures with rewards; the first one sorts."""
+    from rich.console import Console
+
+    from services.cli.pictures import find_pictures
+    from services.cli.score import build_rewards, print_table, score_pictures, write_csv, write_sheet
+
+    found = find_pictures(pictures, prompt, key_values(metadata or ()))
+    rewards = build_rewards(reward)
+    scored = score_pictures(found, rewards, batch)
+    print_table(scored, rewards, Console())
+    if output is not None:
+        write_csv(scored, rewards, output)
+    if sheet is not None:
+        write_sheet(scored, sheet)
+
+
+@app.command()
+def serve_reward(
+    config: Annotated[Path, typer.Argument(help="Reward server's file (YAML).", show_default=False)],
+    overrides: Overrides = None,
+) -> None:
+    """Serve a reward over HTTP, for runs on other machines; docs/reward-protocol.md describes the protocol."""
+    from services.cli.run_file import load_serving_file
+    from services.cli.serve_reward import serve
+
+    serve(load_serving_file(config, overrides or ()))
+
+
+def key_values(given: Sequence[str]) -> dict[str, str]:
+    """The texts by key of `key=text`. Raises ConfigError."""
+    pairs = [text.partition("=") for text in given]
+    if wrong := [text for text, (_, equals, _) in zip(given, pairs, strict=True) if not equals]:
+        raise ConfigError(f"--metadata: expected key=text; found {wrong[0]!r}")
+    return {key: value for key, _, value in pairs}
 
 
 def main() -> NoReturn:

