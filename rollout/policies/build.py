@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rollout.policy import Policy
 
-FAMILIES = {"StableDiffusion3Pipeline": "rollout.policies.sd3:load"}
+FAMILIES = {
+    "StableDiffusion3Pipeline": "rollout.policies.sd3:load",
+    "Flux2KleinPipeline": "rollout.policies.flux2_klein:load",
+    "FluxPipeline": "rollout.policies.flux1:load",
+    "SanaSprintPipeline": "rollout.policies.sana_sprint:load",
+    "ZImagePipeline": "rollout.policies.z_image:load",
+    "QwenImagePipeline": "rollout.policies.qwen_image:load",
+}
 """Pipeline class in `model_index.json` -> the function that loads the family."""
 
 

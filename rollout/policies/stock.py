@@ -6,12 +6,14 @@ Free functions and one value; a family composes them. What differs between famil
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from diffusers import DiffusionPipeline, SchedulerMixin
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
@@ -26,7 +28,7 @@ PREFIX = "transformer."
 """What stock diffusers puts before the network's own names in an adapter file."""
 
 
-def open_pipeline(pipeline_class: Any, spec: PolicySpec) -> Any:
+def open_pipeline(pipeline_class: type[DiffusionPipeline], spec: PolicySpec) -> DiffusionPipeline:
     """The folder's pipeline, every part frozen and in evaluation mode, without touching any hub. Components that the
     folder declares absent are passed as None, for diffusers takes a missing one for a broken folder.
     """
@@ -61,13 +63,14 @@ class LatentLayout:
         return normal(seeds, (self.channels, height // self.reduction, width // self.reduction))
 
 
-def scheduler_grid(scheduler: Any, num_steps: int, mu: float | None = None) -> tuple[float, ...]:
+def scheduler_grid(scheduler: SchedulerMixin, num_steps: int, mu: float | None = None) -> tuple[float, ...]:
     """The grid that a flow-matching Euler scheduler walks when its pipeline passes it 1, 1 - 1/K, ..., 1/K and the
     dynamic shift `mu`: K + 1 plain numbers from exactly 1 to exactly 0. ValueError where its configuration has none
     for this number of steps (a terminal stretch leaves one step undefined).
     """
     fresh = type(scheduler).from_config(scheduler.config)  # a scheduler is stateful; the pipeline keeps its own
-    fresh.set_timesteps(sigmas=list(uniform_grid(num_steps)[:-1]), mu=mu)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is found below
+        fresh.set_timesteps(sigmas=list(uniform_grid(num_steps)[:-1]), mu=mu)
     sigmas = tuple(float(sigma) for sigma in fresh.sigmas)
     if sigmas[0] != 1.0 or sigmas[-1] != 0.0:
         raise ValueError(
@@ -77,7 +80,7 @@ def scheduler_grid(scheduler: Any, num_steps: int, mu: float | None = None) -> t
     return sigmas
 
 
-def shift_by_length(calculate_shift: Any, config: Mapping[str, Any], num_tokens: int) -> float:
+def shift_by_length(calculate_shift: Callable[..., float], config: Mapping[str, Any], num_tokens: int) -> float:
     """The dynamic shift mu for `num_tokens` image tokens, with the pipeline's own formula and defaults and the
     scheduler's configuration.
     """
@@ -107,7 +110,7 @@ def to_tokens(planes: Tensor) -> Tensor:
 
 def to_planes(tokens: Tensor, height: int, width: int) -> Tensor:
     """[n, C, height, width] from [n, height width, C]."""
-    return tokens.transpose(1, 2).unflatten(2, (height, width))
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, height, width)
 
 
 def to_images(pixels: Tensor) -> Tensor:
@@ -116,12 +119,19 @@ def to_images(pixels: Tensor) -> Tensor:
     return (pixels * 255.0).round().to(torch.uint8).cpu()
 
 
+def rounded_sigma(sigma: Tensor, dtype: torch.dtype) -> Tensor:
+    """Sigma as pipelines of the FLUX kind pass it: a timestep in thousands, rounded to the network's dtype before it is
+    divided. In half precision the rounding moves the time embedding; the network was distilled and is served with it.
+    """
+    return (sigma * 1000.0).to(dtype) / 1000.0
+
+
 def guided(v: Tensor, away: Tensor, guidance: float) -> Tensor:
     """Classifier-free guidance (arXiv 2207.12598): away + guidance (v - away); 1 = v itself."""
     return away + guidance * (v - away)
 
 
-def save_trained(pipeline: Any, folder: Path) -> None:
+def save_trained(pipeline: DiffusionPipeline, folder: Path) -> None:
     """`pytorch_lora_weights.safetensors` for `pipe.load_lora_weights(folder)`, or a `transformer/` folder where all
     weights are trained.
     """
