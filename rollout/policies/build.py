@@ -30,8 +30,9 @@ class PolicySpec:
     folder: Path
     dtype: str = "float32"  # torch's name, of the network; the kernel is float32 always
     device: str = "cpu"
-    guidance: float = 1.0  # classifier-free guidance scale; 1 = none
-    max_sequence_length: int = 256  # text tokens of the third (T5) encoder, or zero tokens in its place
+    guidance: float = 1.0  # scale; 1 = none, but an input like any other where the network was distilled to take one
+    max_sequence_length: int = 256  # text tokens, as in a call of the stock pipeline
+    base_adapter: Path | None = None  # frozen under what is trained, in the reference too; a file, or its folder
 
 
 def pipeline_class(folder: Path) -> str:

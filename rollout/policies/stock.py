@@ -26,17 +26,22 @@ from rollout.seeding import normal
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 PREFIX = "transformer."
 """What stock diffusers puts before the network's own names in an adapter file."""
+BASE_ADAPTER = "base"
+"""The name of a frozen adapter underneath: switching the trained one off by name leaves it on."""
 
 
 def open_pipeline(pipeline_class: type[DiffusionPipeline], spec: PolicySpec) -> DiffusionPipeline:
-    """The folder's pipeline, every part frozen and in evaluation mode, without touching any hub. Components that the
-    folder declares absent are passed as None, for diffusers takes a missing one for a broken folder.
+    """The folder's pipeline with its base adapter, every part frozen and in evaluation mode, without touching any hub.
+    Components that the folder declares absent are passed as None, for diffusers takes a missing one for a broken folder.
     """
     index = json.loads((spec.folder / "model_index.json").read_text())
     absent = {name: None for name, value in index.items() if isinstance(value, list) and value[0] is None}
     pipeline = pipeline_class.from_pretrained(
         spec.folder, dtype=getattr(torch, spec.dtype), local_files_only=True, **absent
     ).to(spec.device)
+    if spec.base_adapter is not None:
+        file = _adapter_file(spec.base_adapter, "model.base_adapter")
+        pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=BASE_ADAPTER)
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
             part.requires_grad_(False).eval()
@@ -148,9 +153,7 @@ def save_trained(pipeline: DiffusionPipeline, folder: Path) -> None:
 
 def load_adapter(network: nn.Module, source: Path) -> None:
     """Copy a saved adapter (a file, or a folder that holds one) into the attached one."""
-    file = source if source.is_file() else source / ADAPTER_FILE
-    if not file.is_file():
-        raise ValueError(f"expected an adapter at {file}, found none; change `model.init_adapter`")
+    file = _adapter_file(source, "model.init_adapter")
     with safe_open(file, "pt") as opened:
         state = {name.removeprefix(PREFIX): opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         saved = json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
@@ -161,3 +164,10 @@ def load_adapter(network: nn.Module, source: Path) -> None:
             f"{saved[f'{PREFIX}lora_alpha']:g}; change `model.lora.alpha`"
         )
     load_adapter_state(network, state, str(file))
+
+
+def _adapter_file(source: Path, key: str) -> Path:
+    file = source if source.is_file() else source / ADAPTER_FILE
+    if not file.is_file():
+        raise ValueError(f"expected an adapter at {file}, found none; change `{key}`")
+    return file

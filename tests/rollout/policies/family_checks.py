@@ -6,6 +6,7 @@ noise, the same noise.
 """
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rollout.kernel import build_process
-from rollout.lora import attach_adapter, reference
+from rollout.lora import ADAPTER, attach_adapter, reference
 from rollout.policies.build import FAMILIES, PolicySpec, load_policy
 from rollout.sampler import named_noise, sample
 from rollout.seeding import INITIAL
@@ -221,6 +222,31 @@ def check_the_reference_is_the_folders_own_model(family, size):
         ours = draw(policy, family, 2, size).clean
     assert torch.equal(ours, draw(load(family), family, 2, size).clean)
     assert not torch.allclose(ours, draw(policy, family, 2, size).clean)
+
+
+def check_a_base_adapter_stays_on_under_the_trained_one(family, folder, size):
+    """A frozen distillation adapter changes the reference, is neither trained nor saved, and in the stock pipeline the
+    two files together make our images.
+    """
+    adapt(load(family), seed=3).save_trained(folder / "base")
+    below = load(family, base_adapter=folder / "base")
+    pipe = load_stock(family)
+    pipe.load_lora_weights(folder / "base", adapter_name="distilled")
+    alone = draw(below, family, 2, size).clean
+    torch.testing.assert_close(alone[:, -1], draw_stock(pipe, below, family, 2, size)[0], atol=1e-4, rtol=0)
+    assert float((alone - draw(load(family), family, 2, size).clean).abs().max()) > 0.01
+    policy = adapt(load(family, base_adapter=folder / "base"), seed=4)
+    assert all(f".{ADAPTER}." in name for name in trained_tensors(policy.network))
+    with reference(policy.network):
+        torch.testing.assert_close(draw(policy, family, 2, size).clean, alone, atol=1e-6, rtol=0)
+    policy.save_trained(folder / "trained")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # two adapters are meant
+        pipe.load_lora_weights(folder / "trained", adapter_name="trained")
+    pipe.set_adapters(["distilled", "trained"])
+    ours = draw(policy, family, 2, size).clean[:, -1]
+    torch.testing.assert_close(ours, draw_stock(pipe, policy, family, 2, size)[0], atol=1e-4, rtol=0)
+    assert float((ours - alone[:, -1]).abs().max()) > 0.01
 
 
 def check_samples_do_not_depend_on_the_batch(family, size):

@@ -180,6 +180,10 @@ def test_the_reference_is_the_folders_own_model(schnell):
     checks.check_the_reference_is_the_folders_own_model(schnell, SIZES[0])
 
 
+def test_a_base_adapter_stays_on_under_the_trained_one(schnell, tmp_path):
+    checks.check_a_base_adapter_stays_on_under_the_trained_one(schnell, tmp_path, SIZES[0])
+
+
 @pytest.mark.parametrize("kind", ["schnell", "dev", "guided"])
 def test_samples_do_not_depend_on_the_batch(families, kind):
     checks.check_samples_do_not_depend_on_the_batch(families[kind], SIZES[0])

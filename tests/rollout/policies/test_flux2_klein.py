@@ -147,6 +147,10 @@ def test_the_reference_is_the_folders_own_model(klein):
     checks.check_the_reference_is_the_folders_own_model(klein, SIZES[0])
 
 
+def test_a_base_adapter_stays_on_under_the_trained_one(klein, tmp_path):
+    checks.check_a_base_adapter_stays_on_under_the_trained_one(klein, tmp_path, SIZES[0])
+
+
 def test_samples_do_not_depend_on_the_batch(klein, base):
     checks.check_samples_do_not_depend_on_the_batch(klein, SIZES[0])
     checks.check_samples_do_not_depend_on_the_batch(base, SIZES[0])

@@ -159,6 +159,10 @@ def test_the_reference_is_the_folders_own_model(lightning):
     checks.check_the_reference_is_the_folders_own_model(lightning, SIZES[0])
 
 
+def test_a_base_adapter_stays_on_under_the_trained_one(lightning, tmp_path):
+    checks.check_a_base_adapter_stays_on_under_the_trained_one(lightning, tmp_path, SIZES[0])
+
+
 def test_samples_do_not_depend_on_the_batch(lightning, base):
     checks.check_samples_do_not_depend_on_the_batch(lightning, SIZES[0])
     checks.check_samples_do_not_depend_on_the_batch(base, SIZES[0])
@@ -175,3 +179,8 @@ def test_in_half_precision_it_stays_near_the_stock_pipeline(lightning):
 def test_a_size_that_does_not_divide_into_patches_is_refused(lightning):
     with pytest.raises(ValueError, match=r"divisible by 4, found 8 x 18"):
         checks.load(lightning).initial_latents([1], 8, 18)
+
+
+def test_a_missing_base_adapter_is_named(lightning, tmp_path):
+    with pytest.raises(ValueError, match=r"expected an adapter at .*, found none; change `model\.base_adapter`"):
+        checks.load(lightning, base_adapter=tmp_path)

@@ -138,6 +138,10 @@ def test_the_reference_is_the_folders_own_model(turbo):
     checks.check_the_reference_is_the_folders_own_model(turbo, SIZES[0])
 
 
+def test_a_base_adapter_stays_on_under_the_trained_one(turbo, tmp_path):
+    checks.check_a_base_adapter_stays_on_under_the_trained_one(turbo, tmp_path, SIZES[0])
+
+
 def test_samples_do_not_depend_on_the_batch(turbo, guided):
     checks.check_samples_do_not_depend_on_the_batch(turbo, SIZES[0])
     checks.check_samples_do_not_depend_on_the_batch(guided, SIZES[0])
