@@ -32,7 +32,7 @@ BASE_ADAPTER = "base"
 
 def open_pipeline(pipeline_class: type[DiffusionPipeline], spec: PolicySpec) -> DiffusionPipeline:
     """The folder's pipeline with its base adapter, every part frozen and in evaluation mode, without touching any hub.
-    Components that the folder declares absent are passed as None, for diffusers takes a missing one for a broken folder.
+    Components that it declares absent are passed as None, for diffusers takes a missing one for a broken folder.
     """
     index = json.loads((spec.folder / "model_index.json").read_text())
     absent = {name: None for name, value in index.items() if isinstance(value, list) and value[0] is None}

@@ -7,8 +7,8 @@ noise, the same noise.
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from rollout.kernel import build_process
 from rollout.lora import ADAPTER, attach_adapter, reference
 from rollout.policies.build import FAMILIES, PolicySpec, load_policy
+from rollout.policies.serving import stock_arguments
 from rollout.sampler import named_noise, sample
 from rollout.seeding import INITIAL
 from rollout.trained import digest_tensors, trained_tensors
@@ -37,15 +38,24 @@ class Family:
     to_stock: Callable[[Tensor], Tensor]  # our latents as the pipeline's `latents=` takes them
     from_stock: Callable[[Tensor, int, int], Tensor]  # the loop's latents in the pipeline as ours, of latent h and w
     to_target: Callable[[Tensor], Tensor]  # our latents as the network lays them out
-    arguments: Callable[[int], Mapping[str, object]]  # of the stock call, for a number of steps
-    spec: Mapping[str, object] = field(default_factory=dict)  # of PolicySpec
+    max_sequence_length: int
+    guidance: float = 1.0
     tau: float = 0.0  # the pipeline's own temperature; at 1 it draws its noise from `generator=`
     calls_per_step: int = 1
     absent: tuple[str, ...] = ()  # components the folder declares absent
 
 
 def load(family, **options):
-    return load_policy(PolicySpec(**{"folder": family.folder, **family.spec, **options}))
+    return load_policy(
+        PolicySpec(
+            **{
+                "folder": family.folder,
+                "guidance": family.guidance,
+                "max_sequence_length": family.max_sequence_length,
+                **options,
+            }
+        )
+    )
 
 
 def load_stock(family):
@@ -101,9 +111,15 @@ def draw_stock(pipe, policy, family, num_steps, size):
         generator=torch.Generator().manual_seed(SEED),
         output_type="np",
         callback_on_step_end=keep,
-        **family.arguments(num_steps),
+        max_sequence_length=family.max_sequence_length,
+        **as_lists(stock_arguments(family.folder, num_steps, family.guidance)),
     ).images
     return family.from_stock(kept["latents"], *initial.shape[2:]), np.round(images * 255.0).astype(int)
+
+
+def as_lists(arguments):
+    """One negative prompt a prompt, as pipelines want them for several prompts."""
+    return {n: [v] * len(PROMPTS) if isinstance(v, str) else v for n, v in arguments.items()}
 
 
 class Calls:

@@ -85,9 +85,6 @@ def make(tmp_path_factory, name):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipeline = build(kind["guidance_embeds"], kind["scheduler"])
-    arguments = {"max_sequence_length": LENGTH, "guidance_scale": kind["guidance"]}
-    if name == "guided":
-        arguments |= {"true_cfg_scale": kind["guidance"], "negative_prompt": ["", ""]}
     return checks.Family(
         folder=checks.save_random(pipeline, tmp_path_factory.mktemp(name)),
         pipeline=FluxPipeline,
@@ -95,8 +92,8 @@ def make(tmp_path_factory, name):
         to_stock=stock.pack,
         from_stock=stock.unpack,
         to_target=stock.pack,
-        arguments=lambda num_steps: arguments,
-        spec={"max_sequence_length": LENGTH, "guidance": kind["guidance"]},
+        max_sequence_length=LENGTH,
+        guidance=kind["guidance"],
         calls_per_step=2 if name == "guided" else 1,
         absent=("image_encoder", "feature_extractor"),
     )

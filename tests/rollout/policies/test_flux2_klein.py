@@ -71,8 +71,8 @@ def describe(folder, guidance=1.0):
         to_stock=lambda latents: latents,
         from_stock=stock.to_planes,
         to_target=stock.to_tokens,
-        arguments=lambda num_steps: {"max_sequence_length": LENGTH, "guidance_scale": guidance},
-        spec={"max_sequence_length": LENGTH, "guidance": guidance},
+        max_sequence_length=LENGTH,
+        guidance=guidance,
         calls_per_step=1 if guidance == 1.0 else 2,
     )
 

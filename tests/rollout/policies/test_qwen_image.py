@@ -80,9 +80,6 @@ def make(tmp_path_factory, scheduler, guidance=1.0):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipeline = build(scheduler)
-    arguments = {"max_sequence_length": LENGTH, "true_cfg_scale": guidance}
-    if guidance > 1.0:
-        arguments |= {"negative_prompt": [" ", " "]}
     return checks.Family(
         folder=checks.save_random(pipeline, tmp_path_factory.mktemp("qwen_image")),
         pipeline=QwenImagePipeline,
@@ -90,8 +87,8 @@ def make(tmp_path_factory, scheduler, guidance=1.0):
         to_stock=stock.pack,
         from_stock=stock.unpack,
         to_target=stock.pack,
-        arguments=lambda num_steps: arguments,
-        spec={"max_sequence_length": LENGTH, "guidance": guidance},
+        max_sequence_length=LENGTH,
+        guidance=guidance,
         calls_per_step=1 if guidance == 1.0 else 2,
     )
 

@@ -88,11 +88,6 @@ def build():
     )
 
 
-def arguments(num_steps):
-    given = {"max_sequence_length": LENGTH, "guidance_scale": GUIDANCE, "use_resolution_binning": False}
-    return given if num_steps == 2 else given | {"intermediate_timesteps": None}  # which only two steps have
-
-
 @pytest.fixture(scope="module")
 def sprint(tmp_path_factory):
     with torch.random.fork_rng(devices=[]):
@@ -105,8 +100,8 @@ def sprint(tmp_path_factory):
         to_stock=lambda latents: latents,
         from_stock=lambda latents, height, width: latents / SIGMA_DATA,
         to_target=lambda latents: latents,
-        arguments=arguments,
-        spec={"max_sequence_length": LENGTH, "guidance": GUIDANCE},
+        max_sequence_length=LENGTH,
+        guidance=GUIDANCE,
         tau=1.0,
     )
 

@@ -77,8 +77,8 @@ def make(tmp_path_factory, guidance):
         to_stock=lambda latents: latents,
         from_stock=lambda latents, height, width: latents,
         to_target=lambda latents: latents.unsqueeze(2).repeat(2, 1, 1, 1, 1),  # guided, both prompts at once
-        arguments=lambda num_steps: {"max_sequence_length": LENGTH, "guidance_scale": guidance - 1.0},
-        spec={"max_sequence_length": LENGTH, "guidance": guidance},
+        max_sequence_length=LENGTH,
+        guidance=guidance,
     )
 
 
