@@ -98,7 +98,7 @@ class SamplingConfig(Block):
     width: Positive
     """Pixels."""
     sigmas: tuple[float, ...]
-    """The grid, from 1 down to 0: one more number than there are steps."""
+    """The grid, from 1 down to 0: one more number than there are steps. `tafs inspect` shows a model's own."""
     temperature: TemperatureConfig = TemperatureConfig()
     """Of the rollouts."""
     serving_temperature: Share = 1.0

@@ -79,8 +79,8 @@ def scheduler_grid(scheduler: SchedulerMixin, num_steps: int, mu: float | None =
     sigmas = tuple(float(sigma) for sigma in fresh.sigmas)
     if sigmas[0] != 1.0 or sigmas[-1] != 0.0:
         raise ValueError(
-            f"the model's scheduler has no grid from 1 to 0 for `sampling.num_steps: {num_steps}`, found "
-            f"{list(sigmas)}; change the number of steps or set `sampling.sigmas`"
+            f"expected a grid from 1 to 0 from the model's scheduler in {num_steps} step(s), found {list(sigmas)}; "
+            "use another number of steps, or levels of your own in `sampling.sigmas`"
         )
     return sigmas
 

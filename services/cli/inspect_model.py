@@ -39,7 +39,7 @@ def inspect_model(folder: Path, num_steps: int, height: int, width: int, rank: i
     yield f"family      {family}; unguided, stock is called with {arguments}"
     shape = " x ".join(map(str, latents))
     yield f"latents     {shape} ({math.prod(latents):,} dimensions) for {width} x {height} pixels"
-    yield f"schedule    {num_steps} steps: {', '.join(f'{sigma:.4g}' for sigma in sigmas)}"
+    yield f"schedule    {num_steps} steps: [{', '.join(f'{sigma:.6g}' for sigma in sigmas)}]"
     yield from _parameter_lines(folder)
     yield from _adapter_lines(policy, rank)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rollout.kernel import build_process
-from rollout.lora import ADAPTER, attach_adapter, reference
+from rollout.lora import ADAPTER, MergedAdapter, attach_adapter, reference
 from rollout.policies.build import FAMILIES, PolicySpec, load_policy
 from rollout.policies.serving import stock_arguments
 from rollout.sampler import named_noise, sample
@@ -263,6 +263,14 @@ def check_a_base_adapter_stays_on_under_the_trained_one(family, folder, size):
     ours = draw(policy, family, 2, size).clean[:, -1]
     torch.testing.assert_close(ours, draw_stock(pipe, policy, family, 2, size)[0], atol=1e-4, rtol=0)
     assert float((ours - alone[:, -1]).abs().max()) > 0.01
+
+
+def check_folding_the_adapter_in_changes_rounding_only(family, size):
+    """What rollouts compute with the adapter folded into the weights is what the learner computes beside them."""
+    policy = adapt(load(family))
+    expected = draw(policy, family, 2, size).clean
+    MergedAdapter(policy.network).refresh()
+    torch.testing.assert_close(draw(policy, family, 2, size).clean, expected, atol=1e-4, rtol=0)
 
 
 def check_samples_do_not_depend_on_the_batch(family, size):

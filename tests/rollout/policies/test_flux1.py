@@ -177,6 +177,10 @@ def test_the_reference_is_the_folders_own_model(schnell):
     checks.check_the_reference_is_the_folders_own_model(schnell, SIZES[0])
 
 
+def test_folding_the_adapter_in_changes_rounding_only(schnell):
+    checks.check_folding_the_adapter_in_changes_rounding_only(schnell, SIZES[0])
+
+
 def test_a_base_adapter_stays_on_under_the_trained_one(schnell, tmp_path):
     checks.check_a_base_adapter_stays_on_under_the_trained_one(schnell, tmp_path, SIZES[0])
 

@@ -147,6 +147,10 @@ def test_the_reference_is_the_folders_own_model(klein):
     checks.check_the_reference_is_the_folders_own_model(klein, SIZES[0])
 
 
+def test_folding_the_adapter_in_changes_rounding_only(klein):
+    checks.check_folding_the_adapter_in_changes_rounding_only(klein, SIZES[0])
+
+
 def test_a_base_adapter_stays_on_under_the_trained_one(klein, tmp_path):
     checks.check_a_base_adapter_stays_on_under_the_trained_one(klein, tmp_path, SIZES[0])
 

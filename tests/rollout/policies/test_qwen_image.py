@@ -126,7 +126,7 @@ def test_its_grid_is_the_one_the_stock_scheduler_walks(lightning, num_steps):
 
 
 def test_a_grid_that_the_scheduler_does_not_have_is_refused(base):
-    with pytest.raises(ValueError, match=r"no grid from 1 to 0 for `sampling\.num_steps: 1`, found \[nan, 0\.0\]"):
+    with pytest.raises(ValueError, match=r"expected a grid from 1 to 0 .* in 1 step\(s\), found \[nan, 0\.0\]"):
         checks.load(base).sigmas(1, *SIZES[0])
 
 
@@ -154,6 +154,10 @@ def test_a_saved_adapter_makes_our_images_in_the_stock_pipeline(lightning, tmp_p
 
 def test_the_reference_is_the_folders_own_model(lightning):
     checks.check_the_reference_is_the_folders_own_model(lightning, SIZES[0])
+
+
+def test_folding_the_adapter_in_changes_rounding_only(lightning):
+    checks.check_folding_the_adapter_in_changes_rounding_only(lightning, SIZES[0])
 
 
 def test_a_base_adapter_stays_on_under_the_trained_one(lightning, tmp_path):

@@ -188,6 +188,10 @@ def test_the_reference_is_the_folders_own_model(sprint):
     checks.check_the_reference_is_the_folders_own_model(sprint, SIZES[0])
 
 
+def test_folding_the_adapter_in_changes_rounding_only(sprint):
+    checks.check_folding_the_adapter_in_changes_rounding_only(sprint, SIZES[0])
+
+
 def test_a_base_adapter_stays_on_under_the_trained_one(sprint, tmp_path):
     checks.check_a_base_adapter_stays_on_under_the_trained_one(sprint, tmp_path, SIZES[0])
 

@@ -138,6 +138,10 @@ def test_the_reference_is_the_folders_own_model(turbo):
     checks.check_the_reference_is_the_folders_own_model(turbo, SIZES[0])
 
 
+def test_folding_the_adapter_in_changes_rounding_only(turbo):
+    checks.check_folding_the_adapter_in_changes_rounding_only(turbo, SIZES[0])
+
+
 def test_a_base_adapter_stays_on_under_the_trained_one(turbo, tmp_path):
     checks.check_a_base_adapter_stays_on_under_the_trained_one(turbo, tmp_path, SIZES[0])
 

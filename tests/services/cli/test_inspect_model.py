@@ -14,7 +14,7 @@ def test_it_says_what_the_folder_is_and_how_it_would_be_trained() -> None:
     text = "\n".join(lines)
     assert lines[0].startswith("family      StableDiffusion3Pipeline; unguided, stock is called with guidance_scale=1")
     assert "latents     4 x 2 x 4 (32 dimensions) for 32 x 16 pixels" in lines
-    assert "schedule    4 steps: 1, 0.75, 0.5, 0.25, 0" in lines
+    assert "schedule    4 steps: [1, 0.75, 0.5, 0.25, 0]" in lines
     assert "  4 x transformer_blocks.N.attn.to_q" in text
     assert "adapter     rank 2: " in text
 
