@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,7 +33,8 @@ def attach_adapter(network: nn.Module, targets: str, rank: int, alpha: float, se
     network.requires_grad_(False)
     exactly = "|".join(re.escape(name) for name in names)  # a list would match every name that ends in one of these
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=exactly, init_lora_weights="gaussian")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
         torch.manual_seed(seed)
         inject_adapter_in_model(config, network, adapter_name=ADAPTER)
     for parameter in network.parameters():

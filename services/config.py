@@ -48,9 +48,13 @@ class ModelConfig(Block):
     device: str = "auto"
     """auto = cuda where there is one, else cpu; or a torch device."""
     max_sequence_length: Positive = 256
-    """Text tokens of a T5 encoder, or of the zero tokens that SD3 puts in its place; the same when serving."""
+    """Text tokens, as in a call of the stock pipeline (for SD3 those of T5, or of the zeros in its place); the same
+    when serving."""
     lora: LoraConfig | None = LoraConfig()
     """What is trained; null = all weights."""
+    base_adapter: Path | None = None
+    """A frozen adapter under the trained one (a file or its folder), on in the reference too: a few-step distillation,
+    say. The model's folder then holds that adapter's scheduler."""
     init_adapter: Path | None = None
     """Start from this saved adapter (a file or its folder); it must have the shape of `lora`."""
 
@@ -58,6 +62,8 @@ class ModelConfig(Block):
     def _adapter_has_a_place(self) -> Self:
         if self.init_adapter is not None and self.lora is None:
             raise ValueError("init_adapter has no effect with `lora: null`; remove one of them")
+        if self.base_adapter is not None and self.lora is None:
+            raise ValueError("a base_adapter stays under a trained adapter; with `lora: null` merge it into the model")
         return self
 
 
@@ -92,7 +98,7 @@ class SamplingConfig(Block):
     width: Positive
     """Pixels."""
     sigmas: tuple[float, ...]
-    """The grid, from 1 down to 0: one more number than there are steps."""
+    """The grid, from 1 down to 0: one more number than there are steps. `tafs inspect` shows a model's own."""
     temperature: TemperatureConfig = TemperatureConfig()
     """Of the rollouts."""
     serving_temperature: Share = 1.0
@@ -100,7 +106,8 @@ class SamplingConfig(Block):
     samples_per_group: Annotated[int, Field(ge=2)] = 12
     """G, images per prompt; advantages are relative to the group."""
     guidance: Annotated[float, Field(ge=1.0)] = 1.0
-    """Classifier-free guidance scale, the same in rollout and update; 1 = none, one model call per step."""
+    """Guidance scale, the same in rollout and update; 1 = none. Classifier-free with two model calls per step, but an
+    input of the network where it was distilled to take one (FLUX.1-dev was released with 3.5, SANA-Sprint with 4.5)."""
 
     @model_validator(mode="after")
     def _process_can_be_trained(self) -> Self:

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rollout.policy import Policy
 
-FAMILIES = {"StableDiffusion3Pipeline": "rollout.policies.sd3:load"}
+FAMILIES = {
+    "StableDiffusion3Pipeline": "rollout.policies.sd3:load",
+    "Flux2KleinPipeline": "rollout.policies.flux2_klein:load",
+    "FluxPipeline": "rollout.policies.flux1:load",
+    "SanaSprintPipeline": "rollout.policies.sana_sprint:load",
+    "ZImagePipeline": "rollout.policies.z_image:load",
+    "QwenImagePipeline": "rollout.policies.qwen_image:load",
+}
 """Pipeline class in `model_index.json` -> the function that loads the family."""
 
 
@@ -23,8 +30,9 @@ class PolicySpec:
     folder: Path
     dtype: str = "float32"  # torch's name, of the network; the kernel is float32 always
     device: str = "cpu"
-    guidance: float = 1.0  # classifier-free guidance scale; 1 = none
-    max_sequence_length: int = 256  # text tokens of the third (T5) encoder, or zero tokens in its place
+    guidance: float = 1.0  # scale; 1 = none, but an input like any other where the network was distilled to take one
+    max_sequence_length: int = 256  # text tokens, as in a call of the stock pipeline
+    base_adapter: Path | None = None  # frozen under what is trained, in the reference too; a file, or its folder
 
 
 def pipeline_class(folder: Path) -> str:

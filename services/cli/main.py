@@ -52,6 +52,22 @@ def check(run_file: RunFile, overrides: Overrides = None) -> None:
         typer.echo(line)
 
 
+@app.command(name="inspect")
+def inspect_model(
+    model: Annotated[Path, typer.Argument(help="Pipeline folder.", show_default=False)],
+    *,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the schedule shown.")] = 4,
+    height: Annotated[int, typer.Option(min=1, help="Pixels.")] = 1024,
+    width: Annotated[int, typer.Option(min=1, help="Pixels.")] = 1024,
+    rank: Annotated[int, typer.Option(min=1, help="Of the adapter counted.")] = 32,
+) -> None:
+    """Show a model's family, latents, native schedule, adapter targets, parameters and memory."""
+    from services.cli.inspect_model import inspect_model as lines
+
+    for line in lines(model, steps, height, width, rank):
+        typer.echo(line)
+
+
 @app.command()
 def evaluate(
     run_file: RunFile,

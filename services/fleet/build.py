@@ -47,6 +47,7 @@ def build_policy(config: RunConfig) -> Policy:
             device=device,
             guidance=config.sampling.guidance,
             max_sequence_length=model.max_sequence_length,
+            base_adapter=model.base_adapter,
         )
     )
     if model.lora is None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rollout.policies.serving import stock_arguments
 from rollout.prompts import load_prompts
 from rollout.types import WeightsVersion
 from services.config import RunConfig
@@ -168,6 +169,7 @@ def model_card(config: RunConfig, folder: Path, progress: Progress, figures: lis
     """The adapter's README."""
     index = json.loads((config.model.path / "model_index.json").read_text())
     absent = [name for name, value in index.items() if isinstance(value, list) and value[0] is None]
+    behaviour = config.sampling.constant_behaviour(config.sampling.serving_temperature)
     required = ("text_encoder_3", "tokenizer_3")  # what diffusers insists on being told is absent
     return render_model_card(
         AdapterCard(
@@ -175,9 +177,11 @@ def model_card(config: RunConfig, folder: Path, progress: Progress, figures: lis
             base_model=str(config.model.path),
             pipeline=index["_class_name"],
             absent_components=tuple(name for name in required if name in absent),
+            base_adapter=None if config.model.base_adapter is None else str(config.model.base_adapter),
+            arguments=stock_arguments(config.model.path, behaviour.num_steps, behaviour.guidance),
             max_sequence_length=config.model.max_sequence_length,
             sampler="annealed",
-            behaviour=config.sampling.constant_behaviour(config.sampling.serving_temperature),
+            behaviour=behaviour,
             rewards={reward.use: reward.weight for reward in config.rewards},
             updates=progress.update,
             images=progress.images_total,

@@ -83,6 +83,8 @@ def input_digests(config: RunConfig) -> dict[str, str]:
         files["evaluation.prompts"] = config.evaluation.prompts
     if config.model.init_adapter is not None:
         files["model.init_adapter"] = config.model.init_adapter
+    if config.model.base_adapter is not None:
+        files["model.base_adapter"] = config.model.base_adapter
     return {name: _digest(path) for name, path in files.items()}
 
 

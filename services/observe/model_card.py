@@ -21,6 +21,8 @@ class AdapterCard:
     base_model: str  # a repository id, or the folder the run loaded
     pipeline: str  # the diffusers class, e.g. "StableDiffusion3Pipeline"
     absent_components: tuple[str, ...] = ()  # what the base has not got, e.g. ("text_encoder_3", "tokenizer_3")
+    base_adapter: str | None = None  # a frozen adapter that the base wears under this one
+    arguments: Mapping[str, object]  # further ones of the pipeline's call, e.g. {"guidance_scale": 1.0}
     max_sequence_length: int | None = None  # tokens; None: the pipeline has no such argument
     sampler: str  # e.g. "euler", "annealed"
     behaviour: Behaviour
@@ -65,22 +67,37 @@ def _front_matter(card: AdapterCard) -> str:
 
 
 def _snippet(card: AdapterCard) -> str:
-    """Six lines from an empty file to an image."""
+    """From an empty file to an image: six lines, and two more under a frozen adapter."""
     behaviour = card.behaviour
     absent = "".join(f", {component}=None" for component in card.absent_components)
     length = "" if card.max_sequence_length is None else f", max_sequence_length={card.max_sequence_length}"
     size = f"height={behaviour.height}, width={behaviour.width}"
-    steps = f"num_inference_steps={behaviour.num_steps}, guidance_scale={behaviour.guidance:g}"
+    further = "".join(f", {name}={_literal(value)}" for name, value in card.arguments.items())
+    steps = f"num_inference_steps={behaviour.num_steps}{further}"
+    ours = '".", weight_name="pytorch_lora_weights.safetensors"'
+    load = [f"pipeline.load_lora_weights({ours})  # this folder"]
+    if card.base_adapter is not None:
+        load = [
+            f'pipeline.load_lora_weights({_quoted(card.base_adapter)}, adapter_name="base")',
+            f'pipeline.load_lora_weights({ours}, adapter_name="ours")  # this folder',
+            'pipeline.set_adapters(["base", "ours"])',
+        ]
     return "\n".join(
         [
             f"from diffusers import {card.pipeline}",
             f"pipeline = {card.pipeline}.from_pretrained({_quoted(card.base_model)}{absent})",
-            'pipeline.load_lora_weights(".", weight_name="pytorch_lora_weights.safetensors")  # this folder',
+            *load,
             f"prompt = {_quoted(card.prompt)}",
             f"image = pipeline(prompt, {size}, {steps}{length}).images[0]",
             'image.save("image.png")',
         ]
     )
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, str):
+        return _quoted(value)
+    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 def _quoted(text: str) -> str:

@@ -2,13 +2,18 @@ import json
 
 import pytest
 
-from rollout.policies.build import PolicySpec, load_policy, pipeline_class
+from rollout.policies.build import FAMILIES, PolicySpec, load_policy, pipeline_class
 from rollout.policies.sd3 import SD3Policy
+from rollout.policies.serving import ARGUMENTS
 
 
 def test_the_family_is_chosen_by_the_folders_index(without_t5):
     assert pipeline_class(without_t5) == "StableDiffusion3Pipeline"
     assert isinstance(load_policy(PolicySpec(folder=without_t5)), SD3Policy)
+
+
+def test_for_every_family_it_is_known_how_its_stock_pipeline_is_called():
+    assert ARGUMENTS.keys() == FAMILIES.keys()
 
 
 def test_a_folder_that_is_no_pipeline_is_refused(tmp_path):

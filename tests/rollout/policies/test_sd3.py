@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from rollout.kernel import build_process
 from rollout.lora import ADAPTER, attach_adapter, reference
 from rollout.policies.build import PolicySpec, load_policy
-from rollout.policies.sd3 import ADAPTER_FILE
+from rollout.policies.stock import ADAPTER_FILE
 from rollout.sampler import named_noise, sample
 from rollout.schedule import uniform_grid
 from rollout.seeding import INITIAL

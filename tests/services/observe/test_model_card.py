@@ -16,6 +16,7 @@ def card(evaluations) -> AdapterCard:
         base_model="models/numbers",
         pipeline="StableDiffusion3Pipeline",
         absent_components=("text_encoder_3", "tokenizer_3"),
+        arguments={"guidance_scale": 1.0},
         max_sequence_length=16,
         sampler="annealed",
         behaviour=Behaviour(sigmas=(1.0, 0.9, 0.75, 0.5, 0.0), temperatures=(0.9, 0.6, 0.3, 0.0), height=16, width=32),
@@ -56,6 +57,15 @@ def test_the_snippet_leaves_out_what_the_pipeline_does_not_know(card: AdapterCar
     code = snippet(render_model_card(replace(card, absent_components=(), max_sequence_length=None)))
     assert "None" not in code
     assert "max_sequence_length" not in code
+
+
+def test_under_a_frozen_adapter_the_snippet_loads_both(card: AdapterCard) -> None:
+    arguments = {"true_cfg_scale": 3.5, "negative_prompt": " ", "intermediate_timesteps": None}
+    code = snippet(render_model_card(replace(card, base_adapter="lightning/eight.safetensors", arguments=arguments)))
+    ast.parse(code)
+    assert 'load_lora_weights("lightning/eight.safetensors", adapter_name="base")' in code
+    assert 'set_adapters(["base", "ours"])' in code
+    assert 'true_cfg_scale=3.5, negative_prompt=" ", intermediate_timesteps=None, max_sequence_length=16' in code
 
 
 def test_the_figures_stand_before_and_after_with_their_intervals(card: AdapterCard) -> None:

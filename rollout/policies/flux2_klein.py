@@ -1,0 +1,113 @@
+"""FLUX.2-klein: any `Flux2KleinPipeline` folder, distilled (4 steps, no guidance) or base.
+
+Facts of the family: the transformer predicts v = eps - x0; its timestep is sigma; the process runs on 2x2 patches of
+the autoencoder's latents, [4 C, H/16, W/16], normalised by the running statistics of the autoencoder's batch norm and
+not by a scaling factor; positions are (0, row, column, 0) for images and (0, 0, 0, place) for text; prompts are three
+layers of a Qwen3 encoder, padded and unmasked. The grid's shift depends on the number of image tokens and of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import Flux2KleinPipeline
+from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle
+
+from rollout.policies import stock
+from rollout.policies.build import PolicySpec
+from rollout.policy import Conditions
+
+
+def load(spec: PolicySpec) -> Flux2KleinPolicy:
+    """The policy of a folder."""
+    return Flux2KleinPolicy(stock.open_pipeline(Flux2KleinPipeline, spec), spec.guidance, spec.max_sequence_length)
+
+
+class Flux2KleinPolicy:
+    """The five verbs for FLUX.2-klein (see `rollout.policy.Policy`)."""
+
+    adapter_targets = r"^(transformer_blocks\.\d+\.(attn|ff|ff_context)|single_transformer_blocks\.\d+\.attn)\."
+
+    def __init__(self, pipeline: Flux2KleinPipeline, guidance: float, max_sequence_length: int) -> None:
+        if guidance > 1.0 and pipeline.config.is_distilled:
+            raise ValueError(
+                f"expected no guidance, for this FLUX.2-klein is distilled, found {guidance:g}; "
+                "set `sampling.guidance: 1`"
+            )
+        self._pipeline = pipeline
+        self._vae = pipeline.vae
+        self._guidance = guidance
+        self._max_sequence_length = max_sequence_length
+        patch = pipeline.vae_scale_factor * 2
+        self._layout = stock.LatentLayout(pipeline.transformer.config.in_channels, patch, multiple=patch)
+        self.network: nn.Module = pipeline.transformer
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Conditions:
+        """Tokens [n, L, D], and those of the empty prompt where guidance needs them."""
+        tensors = {"tokens": self._tokens(list(prompts))}
+        if self._guidance > 1.0:
+            tensors["negative_tokens"] = self._tokens([""] * len(prompts))
+        return Conditions(tensors)
+
+    def _tokens(self, prompts: list[str]) -> Tensor:
+        tokens: Tensor = self._pipeline.encode_prompt(prompts, max_sequence_length=self._max_sequence_length)[0]
+        return tokens
+
+    def initial_latents(self, seeds: Sequence[int], height: int, width: int) -> Tensor:
+        """Standard normal latents [n, 4 C, H / 2f, W / 2f] with the autoencoder's channels C and reduction f."""
+        return self._layout.noise(seeds, height, width).to(self._pipeline.device)
+
+    def sigmas(self, num_steps: int, height: int, width: int) -> tuple[float, ...]:
+        """The scheduler's grid with the pipeline's shift for this many tokens and steps."""
+        num_tokens = (height // self._layout.reduction) * (width // self._layout.reduction)
+        mu = compute_empirical_mu(num_tokens, num_steps)
+        return stock.scheduler_grid(self._pipeline.scheduler, num_steps, mu)
+
+    def velocity(self, x: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
+        """V = eps - x0 in float32, with classifier-free guidance where the policy was given a scale above 1."""
+        given = conditions.tensors
+        v = self._call(x, sigma, given["tokens"])
+        if self._guidance > 1.0:
+            v = stock.guided(v, self._call(x, sigma, given["negative_tokens"]), self._guidance)
+        return v
+
+    def _call(self, x: Tensor, sigma: Tensor, tokens: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        out: Tensor = self.network(
+            hidden_states=stock.to_tokens(x).to(tokens.dtype),
+            timestep=stock.rounded_sigma(sigma, tokens.dtype),
+            guidance=None,
+            encoder_hidden_states=tokens,
+            txt_ids=_positions(1, 1, tokens.shape[1], x.device),
+            img_ids=_positions(height, width, 1, x.device),
+            return_dict=False,
+        )[0]
+        return stock.to_planes(out.float(), height, width)
+
+    @torch.no_grad()
+    def decode(self, x0: Tensor) -> Tensor:
+        """Images [n, H, W, 3] uint8 on the CPU, rounded as the stock pipeline rounds."""
+        norm = self._vae.bn
+        mean = norm.running_mean.float().view(1, -1, 1, 1)
+        std = (norm.running_var.float().view(1, -1, 1, 1) + self._vae.config.batch_norm_eps).sqrt()
+        latents = pixel_shuffle(x0 * std + mean, 2).to(self._vae.dtype)
+        return stock.to_images(self._vae.decode(latents, return_dict=False)[0])
+
+    def save_trained(self, folder: Path) -> None:
+        """What was trained, as stock diffusers loads it (see `stock.save_trained`)."""
+        stock.save_trained(self._pipeline, folder)
+
+    def load_adapter(self, source: Path) -> None:
+        """Copy a saved adapter (a file, or a folder that holds one) into the attached one."""
+        stock.load_adapter(self.network, source)
+
+
+def _positions(height: int, width: int, length: int, device: torch.device) -> Tensor:
+    """(0, row, column, place) of all tokens [height width length, 4], in row-major order."""
+    ranges = [torch.arange(size, device=device) for size in (1, height, width, length)]
+    return torch.cartesian_prod(*ranges)
