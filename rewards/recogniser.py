@@ -10,36 +10,17 @@ takes PP-OCRv4 from 95 read to 24 and leaves PP-OCRv6 tiny as it is (99 and 100)
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
+from rewards.onnx_session import Session, open_session
 from rewards.reward import MissingModelError, check_images
 
 INPUT_HEIGHT = 48  # pixels; fixed by the networks
-
-
-class _Named(Protocol):
-    name: str
-    shape: Sequence[int | str]
-
-
-class _ModelMetadata(Protocol):
-    custom_metadata_map: Mapping[str, str]
-
-
-class _Session(Protocol):
-    """What is used of onnxruntime.InferenceSession, which has no types of its own."""
-
-    def run(self, output_names: None, feed: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]: ...
-    def get_inputs(self) -> Sequence[_Named]: ...
-    def get_outputs(self) -> Sequence[_Named]: ...
-    def get_modelmeta(self) -> _ModelMetadata: ...
 
 
 class Recogniser:
@@ -57,9 +38,7 @@ class Recogniser:
         threads of the session, at least 1; use as many as the CPUs given to the process. Raises ValueError
         for threads below 1, MissingModelError if the dictionary does not fit the network.
         """
-        if not isinstance(threads, int) or threads < 1:
-            raise ValueError(f"expected threads of at least 1; found {threads!r}; change it under rewards[i].options")
-        self._session: _Session = _session(network, threads)
+        self._session = open_session(network, threads)
         self._input_name: str = self._session.get_inputs()[0].name
         text = dictionary.read_text("utf-8") if dictionary else _embedded_dictionary(self._session, network)
         self._classes = ctc_classes(text)
@@ -116,15 +95,7 @@ def ctc_greedy(best: NDArray[np.int64], classes: Sequence[str]) -> str:
     return "".join(classes[index] for index in best[changes] if index != 0)
 
 
-def _session(network: Path, threads: int) -> _Session:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    session: _Session = onnxruntime.InferenceSession(str(network), options, providers=["CPUExecutionProvider"])
-    return session
-
-
-def _embedded_dictionary(session: _Session, network: Path) -> str:
+def _embedded_dictionary(session: Session, network: Path) -> str:
     metadata = session.get_modelmeta().custom_metadata_map
     if "character" not in metadata:
         raise MissingModelError(f"expected a dictionary under 'character' in {network}; found none")
