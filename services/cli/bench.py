@@ -1,6 +1,6 @@
 """`tafs bench`: how far sampling, decoding, scoring and updating are above their floor.
 
-The floor of a phase is the time of its pure network, decoder or scorer calls on the same shapes. Both are timed in
+The floor of a phase is the time of its pure network (text encoders too), decoder or scorer calls on the same shapes. Both are timed in
 turns, repetition by repetition, so that whatever else the machine does meets both alike.
 """
 
@@ -78,6 +78,7 @@ class Bench:
 
     @torch.no_grad()
     def _calls(self, policy: Policy, drawn: Drawn, conditions: Conditions) -> None:
+        policy.encode([self._prompt(0).text])
         x = drawn.trajectory.states[:, 0]
         for transition in self._process:
             policy.velocity(x, torch.full((len(x),), transition.sigma, device=x.device), conditions)
