@@ -1,7 +1,7 @@
 """`tafs bench`: how far sampling, decoding, scoring and updating are above their floor.
 
-The floor of a phase is the time of its pure network (text encoders too), decoder or scorer calls on the same shapes. Both are timed in
-turns, repetition by repetition, so that whatever else the machine does meets both alike.
+The floor of a phase is the time of its pure network (text encoders too), decoder or scorer calls on the same shapes.
+Both are timed in turns, repetition by repetition, so that whatever else the machine does meets both alike.
 """
 
 from __future__ import annotations
