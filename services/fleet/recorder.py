@@ -129,7 +129,8 @@ def compose_run_strips(config: RunConfig, folder: Path) -> None:
         return
     chosen = dict.fromkeys((files[0], files[len(files) // 2], files[-1]))
     panels = [StripPanel(heading=f"Update {int(f.stem.split('_')[1])}", rows=_rows(_stored(f))) for f in chosen]
-    picture = compose_before_after(panels, _columns(config), config.name)
+    columns = [f"step {step}" for step in range(len(config.sampling.sigmas) - 1)]
+    picture = compose_before_after(panels, columns, config.name)
     picture.save(folder / "strips" / BEFORE_AFTER)
 
 
