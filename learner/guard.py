@@ -6,9 +6,11 @@ that every ratio, and so every gradient, is about something else than what was s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+
+from rollout.types import ScoredGroup
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 """Largest drift, in units of std, by the network's dtype."""
@@ -33,4 +35,17 @@ def check_drift(measured: Mapping[int, float], dtype: torch.dtype) -> None:
             raise RatioGuardError(
                 f"step {step}: the learner's mean is {worst:.3g} standard deviations away from the rollout's for the "
                 f"same weights; expected at most {TOLERANCE[dtype]:g} in {dtype}. Look for: {CAUSES}"
+            )
+
+
+def check_guidance(groups: Sequence[ScoredGroup], guidance: float) -> None:
+    """Raises RatioGuardError naming the first group that was drawn with another guidance than the learner's policy
+    computes: its transitions are another density's.
+    """
+    for group in groups:
+        drawn = group.group.behaviour.guidance
+        if drawn != guidance:
+            raise RatioGuardError(
+                f"group {group.group.ordinal} was drawn with guidance {drawn:g}, the learner's policy computes with "
+                f"{guidance:g}; `sampling.guidance` must be the same in rollout and update"
             )

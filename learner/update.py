@@ -18,7 +18,7 @@ from torch import Tensor
 from learner.advantage import Credit
 from learner.batching import Pairs, build_pairs, group_advantages
 from learner.ema import Average
-from learner.guard import RatioGuardError, check_drift
+from learner.guard import RatioGuardError, check_drift, check_guidance
 from learner.loss import Objective, PairLoss, behaviour_means, drift, means, pair_loss
 from learner.optimizer import RateSchedule, build_adamw, load_optimizer_tensors, optimizer_tensors
 from learner.ranks import Alone, Ranks, all_agree
@@ -67,8 +67,10 @@ class Learner:
         """One update on whole groups, the same list on every rank.
 
         guard: the groups were drawn with the live weights, so that every pair's drift must be rounding. Raises
-        RatioGuardError, on all ranks and before anything is changed, where it is not.
+        RatioGuardError, on all ranks and before anything is changed, where it is not, or where a group was drawn with
+        another guidance.
         """
+        check_guidance(groups, self.policy.guidance)
         pairs = self._pairs(groups, group_advantages(groups, self.spec.credit))
         conditions = self._encode(groups)
         tally = Tally()
@@ -87,6 +89,7 @@ class Learner:
 
     def check_group(self, group: ScoredGroup, weights: Mapping[str, Tensor]) -> float:
         """The largest drift of a group drawn with older `weights`, recomputed with them. Raises RatioGuardError."""
+        check_guidance([group], self.policy.guidance)
         pairs = self._pairs([group], [np.zeros((group.group.num_samples, len(group.group.trajectory.transitions)))])
         with self.holding(weights):
             v = self._velocities(pairs, self._encode([group]))

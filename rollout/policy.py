@@ -45,6 +45,11 @@ class Policy(Protocol):
         """A regular expression over module names: the linear layers that LoRA is put on by default."""
         ...
 
+    @property
+    def guidance(self) -> float:
+        """The scale that `velocity` guides with; 1 = none."""
+        ...
+
     def encode(self, prompts: Sequence[str]) -> Conditions:
         """Encode prompts; one row each, without gradient."""
         ...

@@ -17,6 +17,7 @@ class PointPolicy:
     """The exact flow of data that is one image per prompt: x = (1 - s) image + s eps, so v = (x - image) / s."""
 
     adapter_targets = ""
+    guidance = 1.0
     network = nn.Identity()
 
     def image(self, prompt: str) -> Tensor:
@@ -53,6 +54,7 @@ class TinyPolicy:
     """A trainable policy; its weights are a function of the seed."""
 
     adapter_targets = r"^(inner|outer)$"
+    guidance = 1.0
 
     def __init__(self, seed: int = 0) -> None:
         with torch.random.fork_rng(devices=[]):

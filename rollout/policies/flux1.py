@@ -42,7 +42,7 @@ class Flux1Policy:
         config = pipeline.transformer.config
         self._pipeline = pipeline
         self._vae = pipeline.vae
-        self._guidance = guidance
+        self.guidance = guidance
         self._embedded = bool(config.guidance_embeds)
         self._away = guidance > 1.0 and not self._embedded
         self._max_sequence_length = max_sequence_length
@@ -81,7 +81,7 @@ class Flux1Policy:
         v = self._call(x, sigma, given["tokens"], given["pooled"])
         if self._away:
             away = self._call(x, sigma, given["negative_tokens"], given["negative_pooled"])
-            v = stock.guided(v, away, self._guidance)
+            v = stock.guided(v, away, self.guidance)
         return v
 
     def _call(self, x: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class Flux1Policy:
         out: Tensor = self.network(
             hidden_states=stock.pack(x).to(tokens.dtype),
             timestep=stock.rounded_sigma(sigma, tokens.dtype),
-            guidance=torch.full_like(sigma, self._guidance) if self._embedded else None,
+            guidance=torch.full_like(sigma, self.guidance) if self._embedded else None,
             pooled_projections=pooled,
             encoder_hidden_states=tokens,
             txt_ids=torch.zeros(tokens.shape[1], 3, device=x.device),

@@ -40,7 +40,7 @@ class Flux2KleinPolicy:
             )
         self._pipeline = pipeline
         self._vae = pipeline.vae
-        self._guidance = guidance
+        self.guidance = guidance
         self._max_sequence_length = max_sequence_length
         patch = pipeline.vae_scale_factor * 2
         self._layout = stock.LatentLayout(pipeline.transformer.config.in_channels, patch, multiple=patch)
@@ -50,7 +50,7 @@ class Flux2KleinPolicy:
     def encode(self, prompts: Sequence[str]) -> Conditions:
         """Tokens [n, L, D], and those of the empty prompt where guidance needs them."""
         tensors = {"tokens": self._tokens(list(prompts))}
-        if self._guidance > 1.0:
+        if self.guidance > 1.0:
             tensors["negative_tokens"] = self._tokens([""] * len(prompts))
         return Conditions(tensors)
 
@@ -72,8 +72,8 @@ class Flux2KleinPolicy:
         """V = eps - x0 in float32, with classifier-free guidance where the policy was given a scale above 1."""
         given = conditions.tensors
         v = self._call(x, sigma, given["tokens"])
-        if self._guidance > 1.0:
-            v = stock.guided(v, self._call(x, sigma, given["negative_tokens"]), self._guidance)
+        if self.guidance > 1.0:
+            v = stock.guided(v, self._call(x, sigma, given["negative_tokens"]), self.guidance)
         return v
 
     def _call(self, x: Tensor, sigma: Tensor, tokens: Tensor) -> Tensor:

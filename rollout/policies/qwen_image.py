@@ -42,7 +42,7 @@ class QwenImagePolicy:
         config = pipeline.transformer.config
         self._pipeline = pipeline
         self._vae = pipeline.vae
-        self._guidance = guidance
+        self.guidance = guidance
         self._max_sequence_length = max_sequence_length
         reduction = pipeline.vae_scale_factor
         self._layout = stock.LatentLayout(config.in_channels // 4, reduction, multiple=reduction * 2)
@@ -55,7 +55,7 @@ class QwenImagePolicy:
     def encode(self, prompts: Sequence[str]) -> Conditions:
         """Tokens [n, L, D] and their mask [n, L], and those of the empty prompt where guidance needs them."""
         tensors = self._features("", list(prompts))
-        if self._guidance > 1.0:
+        if self.guidance > 1.0:
             tensors |= self._features("negative_", [EMPTY] * len(prompts))
         return Conditions(tensors)
 
@@ -81,9 +81,9 @@ class QwenImagePolicy:
         """V = eps - x0 in float32, guided as the class says."""
         given = conditions.tensors
         v = self._call(x, sigma, given["tokens"], given["mask"])
-        if self._guidance > 1.0:
+        if self.guidance > 1.0:
             away = self._call(x, sigma, given["negative_tokens"], given["negative_mask"])
-            moved = stock.guided(v, away, self._guidance)
+            moved = stock.guided(v, away, self.guidance)
             v = moved * (v.norm(dim=-1, keepdim=True) / moved.norm(dim=-1, keepdim=True))
         return stock.unpack(v, *x.shape[2:])
 

@@ -44,7 +44,8 @@ class SanaSprintPolicy:
         config = pipeline.transformer.config
         self._pipeline = pipeline
         self._vae = pipeline.vae
-        self._guidance = guidance * config.guidance_embeds_scale
+        self.guidance = guidance
+        self._embedded = guidance * config.guidance_embeds_scale
         self._max_sequence_length = max_sequence_length
         reduction = pipeline.vae_scale_factor
         self._layout = stock.LatentLayout(config.in_channels, reduction, multiple=reduction * config.patch_size)
@@ -80,7 +81,7 @@ class SanaSprintPolicy:
             hidden_states=x.to(tokens.dtype),
             encoder_hidden_states=tokens,
             encoder_attention_mask=mask,
-            guidance=torch.full_like(sigma, self._guidance).to(tokens.dtype),
+            guidance=torch.full_like(sigma, self._embedded).to(tokens.dtype),
             timestep=sigma,
             return_dict=False,
         )[0]

@@ -2,7 +2,9 @@
 
 Facts of the family: the transformer predicts v = eps - x0; its timestep is 1000 sigma; latents are unpacked
 [16, H/8, W/8] in the large models, normalised as (z - shift) * scaling with the constants of `vae.config`; pooled CLIP
-projections travel beside the tokens. Without T5 the pipeline appends `max_sequence_length` zero tokens, unmasked.
+projections travel beside the tokens. Without T5 the pipeline appends `max_sequence_length` zero tokens, unmasked. The
+grid's shift is the scheduler's own, or depends on the number of image tokens where the scheduler asks for it. A plain
+call of the stock pipeline ends that grid at a small sigma instead of at 0, unless its scheduler has a `shift_terminal`.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusion3Pipeline
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 from torch import Tensor, nn
 
 from rollout.policies import stock
 from rollout.policies.build import PolicySpec
 from rollout.policy import Conditions
-from rollout.schedule import shifted_grid
 
 
 def load(spec: PolicySpec) -> SD3Policy:
@@ -28,23 +30,24 @@ def load(spec: PolicySpec) -> SD3Policy:
 class SD3Policy:
     """The five verbs for Stable Diffusion 3 (see `rollout.policy.Policy`)."""
 
-    adapter_targets = r"^(transformer_blocks\.|context_embedder|time_text_embed\.|norm_out\.|proj_out)"
-
     def __init__(self, pipeline: StableDiffusion3Pipeline, guidance: float, max_sequence_length: int) -> None:
         self._pipeline = pipeline
         self._vae = pipeline.vae
-        self._guidance = guidance
+        self.guidance = guidance
         self._max_sequence_length = max_sequence_length
         reduction = pipeline.vae_scale_factor
         self._layout = stock.LatentLayout(
             pipeline.transformer.config.in_channels, reduction, multiple=reduction * pipeline.patch_size
         )
         self.network: nn.Module = pipeline.transformer
+        last = pipeline.transformer.config.num_layers - 1  # its text stream ends there: these queries are never read
+        blocks = rf"transformer_blocks\.(?!{last}\.attn\.add_q_proj)"
+        self.adapter_targets = rf"^({blocks}|context_embedder|time_text_embed\.|norm_out\.|proj_out)"
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Conditions:
         """Tokens [n, L, D] and pooled projections [n, P], and those of the empty prompt where guidance needs them."""
-        guided = self._guidance > 1.0
+        guided = self.guidance > 1.0
         tokens, negative, pooled, negative_pooled = self._pipeline.encode_prompt(
             list(prompts),
             None,
@@ -62,17 +65,21 @@ class SD3Policy:
         return self._layout.noise(seeds, height, width).to(self._pipeline.device)
 
     def sigmas(self, num_steps: int, height: int, width: int) -> tuple[float, ...]:
-        """The scheduler's own shift applied to a uniform grid that ends at exactly 0."""
-        return shifted_grid(num_steps, float(self._pipeline.scheduler.config.shift))
+        """The scheduler's grid, with the pipeline's shift for this many tokens where it asks for one."""
+        scheduler = self._pipeline.scheduler
+        num_tokens = (height // self._layout.multiple) * (width // self._layout.multiple)
+        mu = stock.shift_by_length(calculate_shift, scheduler.config, num_tokens)
+        return stock.scheduler_grid(scheduler, num_steps, mu)
 
     def velocity(self, x: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
-        """V = eps - x0 in float32, with classifier-free guidance where the policy was given a scale above 1."""
+        """V = eps - x0 in float32; where guided, both prompts go through the network in one call."""
         given = conditions.tensors
-        v = self._call(x, sigma, given["tokens"], given["pooled"])
-        if self._guidance > 1.0:
-            away = self._call(x, sigma, given["negative_tokens"], given["negative_pooled"])
-            v = stock.guided(v, away, self._guidance)
-        return v
+        if self.guidance > 1.0:
+            tokens = torch.cat([given["tokens"], given["negative_tokens"]])
+            pooled = torch.cat([given["pooled"], given["negative_pooled"]])
+            v, away = self._call(torch.cat([x, x]), torch.cat([sigma, sigma]), tokens, pooled).chunk(2)
+            return stock.guided(v, away, self.guidance)
+        return self._call(x, sigma, given["tokens"], given["pooled"])
 
     def _call(self, x: Tensor, sigma: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
         dtype = tokens.dtype

@@ -37,7 +37,7 @@ class ZImagePolicy:
     def __init__(self, pipeline: ZImagePipeline, guidance: float, max_sequence_length: int) -> None:
         self._pipeline = pipeline
         self._vae = pipeline.vae
-        self._guidance = guidance
+        self.guidance = guidance
         self._max_sequence_length = max_sequence_length
         reduction = pipeline.vae_scale_factor
         self._layout = stock.LatentLayout(pipeline.transformer.config.in_channels, reduction, multiple=reduction * 2)
@@ -47,7 +47,7 @@ class ZImagePolicy:
     def encode(self, prompts: Sequence[str]) -> Conditions:
         """Tokens [n, L, D], zeros after each prompt's length [n], and those of the empty prompt where guided."""
         tensors = self._features("", prompts)
-        if self._guidance > 1.0:
+        if self.guidance > 1.0:
             tensors |= self._features("negative_", [""] * len(prompts))
         return Conditions(tensors)
 
@@ -76,10 +76,10 @@ class ZImagePolicy:
         """V = eps - x0 in float32; where guided, both prompts go through the network in one call."""
         given = conditions.tensors
         rows = _ragged(given["tokens"], given["lengths"])
-        if self._guidance > 1.0:
+        if self.guidance > 1.0:
             rows += _ragged(given["negative_tokens"], given["negative_lengths"])
             v, away = self._call(torch.cat([x, x]), torch.cat([sigma, sigma]), rows).chunk(2)
-            return stock.guided(v, away, self._guidance)
+            return stock.guided(v, away, self.guidance)
         return self._call(x, sigma, rows)
 
     def _call(self, x: Tensor, sigma: Tensor, rows: list[Tensor]) -> Tensor:

@@ -20,6 +20,7 @@ from rollout.lora import ADAPTER, MergedAdapter, attach_adapter, reference
 from rollout.policies.build import FAMILIES, PolicySpec, load_policy
 from rollout.policies.serving import stock_arguments
 from rollout.sampler import named_noise, sample
+from rollout.schedule import uniform_grid
 from rollout.seeding import INITIAL
 from rollout.trained import digest_tensors, trained_tensors
 from rollout.types import Behaviour
@@ -42,6 +43,7 @@ class Family:
     guidance: float = 1.0
     tau: float = 0.0  # the pipeline's own temperature; at 1 it draws its noise from `generator=`
     calls_per_step: int = 1
+    passes_sigmas: bool = False  # a plain call of the stock pipeline walks a grid that ends elsewhere than ours
     absent: tuple[str, ...] = ()  # components the folder declares absent
 
 
@@ -65,9 +67,9 @@ def load_stock(family):
     return pipe
 
 
-def adapt(policy, seed=0, rank=2):
+def adapt(policy, seed=0, rank=2, alpha=6.0):
     """Attach an adapter that does something."""
-    attach_adapter(policy.network, policy.adapter_targets, rank, 6.0, seed)
+    attach_adapter(policy.network, policy.adapter_targets, rank, alpha, seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in trained_tensors(policy.network).values():
@@ -106,6 +108,7 @@ def draw_stock(pipe, policy, family, num_steps, size):
         prompt=list(PROMPTS),
         height=size[0],
         width=size[1],
+        **({"sigmas": list(uniform_grid(num_steps)[:-1])} if family.passes_sigmas else {}),
         num_inference_steps=num_steps,
         latents=family.to_stock(initial),
         generator=torch.Generator().manual_seed(SEED),

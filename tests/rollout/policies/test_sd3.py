@@ -1,251 +1,195 @@
-import numpy as np
+import json
+import shutil
+
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
-from safetensors.torch import load_file, save_file
+from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 
-from rollout.kernel import build_process
-from rollout.lora import ADAPTER, attach_adapter, reference
-from rollout.policies.build import PolicySpec, load_policy
-from rollout.policies.stock import ADAPTER_FILE
-from rollout.sampler import named_noise, sample
-from rollout.schedule import uniform_grid
-from rollout.seeding import INITIAL
-from rollout.trained import digest_tensors, train_everything, trained_tensors
-from rollout.types import Behaviour
+from tests.rollout.policies import family_checks as checks
 
-PROMPTS = ["a cat", "red dog"]
-HEIGHT, WIDTH = 8, 16
+SIZES = ((8, 16), (16, 12))
 LENGTH = 6
 
 
-def load(folder, guidance=1.0, **options):
-    return load_policy(PolicySpec(folder=folder, guidance=guidance, max_sequence_length=LENGTH, **options))
+class KnownFlow(SD3Transformer2DModel):
+    def forward(
+        self,
+        hidden_states,
+        encoder_hidden_states=None,
+        pooled_projections=None,
+        timestep=None,
+        joint_attention_kwargs=None,
+        return_dict=True,
+    ):
+        return ((hidden_states - self.target) / (timestep.view(-1, 1, 1, 1) / 1000.0),)
 
 
-def adapt(policy, seed=0, rank=2, alpha=6.0):
-    """Attach an adapter that does something."""
-    attach_adapter(policy.network, policy.adapter_targets, rank, alpha, seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in trained_tensors(policy.network).values():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return policy
-
-
-def behaviour(policy, num_steps, tau):
-    sigmas = policy.sigmas(num_steps, HEIGHT, WIDTH)
-    return Behaviour(sigmas=sigmas, temperatures=(tau,) * num_steps, height=HEIGHT, width=WIDTH)
-
-
-def draw(policy, num_steps=4, tau=0.0, prompts=PROMPTS, samples=(0, 1)):
-    how = behaviour(policy, num_steps, tau)
-    noise = named_noise(policy, how, 1, 2, samples)
-    return sample(policy, policy.encode(prompts), build_process(how.sigmas, how.temperatures), noise)
-
-
-def stock(folder, policy, num_steps, guidance, output_type, **scheduling):
-    """What diffusers' own pipeline makes of the same initial latents."""
-    pipe = StableDiffusion3Pipeline.from_pretrained(folder, local_files_only=True, **absent(folder))
-    pipe.set_progress_bar_config(disable=True)
-    if scheduling:
-        pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config, **scheduling)
-    return call(pipe, policy, num_steps, guidance, output_type)
-
-
-def absent(folder):
-    return {} if (folder / "text_encoder_3").exists() else {"text_encoder_3": None, "tokenizer_3": None}
-
-
-def call(pipe, policy, num_steps, guidance, output_type):
-    noise = named_noise(policy, behaviour(policy, num_steps, 0.0), 1, 2, (0, 1))
-    return pipe(
-        prompt=PROMPTS,
-        height=HEIGHT,
-        width=WIDTH,
-        sigmas=list(uniform_grid(num_steps)[:-1]),  # the scheduler applies its own shift to what it is passed
-        guidance_scale=guidance,
+def describe(folder, guidance=1.0, **options):
+    return checks.Family(
+        folder=folder,
+        pipeline=StableDiffusion3Pipeline,
+        known_flow=KnownFlow,
+        to_stock=lambda latents: latents,
+        from_stock=lambda latents, height, width: latents,
+        to_target=lambda latents: latents,
         max_sequence_length=LENGTH,
-        latents=noise(INITIAL),
-        output_type=output_type,
-    ).images
+        guidance=guidance,
+        **{"passes_sigmas": True, "absent": ("text_encoder_3", "tokenizer_3"), **options},
+    )
 
 
-def levels(images):
-    return np.round(images * 255.0).astype(int)
+@pytest.fixture(scope="module")
+def plain(without_t5):
+    return describe(without_t5)
 
 
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.fixture(scope="module")
+def guided(without_t5):
+    return describe(without_t5, guidance=3.0)
+
+
+@pytest.fixture(scope="module", params=[1.0, 3.0])
+def whole(with_t5, request):
+    """With all three encoders."""
+    return describe(with_t5, guidance=request.param, absent=())
+
+
+def scheduled(folder, to, **config):
+    """The folder's pipeline with another configuration of its scheduler."""
+    shutil.copytree(folder, to, dirs_exist_ok=True)
+    file = to / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    return to
+
+
+@pytest.fixture
+def dynamic(without_t5, tmp_path):
+    """A shift by the number of tokens, as in SD3.5-medium's larger sizes."""
+    return describe(scheduled(without_t5, tmp_path, use_dynamic_shifting=True, shift=1.0))
+
+
+@pytest.fixture
+def terminal(without_t5, tmp_path):
+    """A grid stretched to end at 0.25, like the quickstart's, so that a plain call walks ours."""
+    folder = scheduled(without_t5, tmp_path, shift_terminal=0.25, shift=1.0)
+    return describe(folder, passes_sigmas=False)
+
+
+def test_the_index_chooses_it(plain):
+    checks.check_the_index_chooses_it(plain)
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("num_steps", [1, 2, 4, 8])
-def test_at_temperature_0_the_sampler_makes_the_stock_pipelines_latents_and_images(without_t5, num_steps, guidance):
-    policy = load(without_t5, guidance)
-    ours = draw(policy, num_steps).clean[:, -1]
-    theirs = stock(without_t5, policy, num_steps, guidance, "latent")
-    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
-    images = levels(stock(without_t5, policy, num_steps, guidance, "np"))
-    assert np.abs(policy.decode(ours).numpy().astype(int) - images).max() <= 1
+def test_it_makes_the_stock_pipelines_latents_and_images(plain, num_steps, size):
+    checks.check_it_makes_the_stock_pipelines_latents_and_images(plain, num_steps, size)
 
 
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_with_a_t5_encoder_too_the_sampler_makes_the_stock_pipelines_latents(with_t5, guidance):
-    policy = load(with_t5, guidance)
-    theirs = stock(with_t5, policy, 2, guidance, "latent")
-    torch.testing.assert_close(draw(policy, 2).clean[:, -1], theirs, atol=1e-4, rtol=0)
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 8])
+def test_with_guidance_too_it_makes_the_stock_pipelines_latents_and_images(guided, num_steps):
+    checks.check_it_makes_the_stock_pipelines_latents_and_images(guided, num_steps, SIZES[0])
 
 
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_at_temperature_1_the_sampler_is_stock_stochastic_sampling_with_the_same_noise(without_t5, guidance):
-    policy, num_steps = load(without_t5, guidance), 4
-    how = behaviour(policy, num_steps, 1.0)
-    initial = named_noise(policy, how, 1, 2, (0, 1))(INITIAL)
+def test_with_a_t5_encoder_too_it_makes_the_stock_pipelines_latents_and_images(whole):
+    checks.check_it_makes_the_stock_pipelines_latents_and_images(whole, 2, SIZES[0])
+
+
+def test_at_temperature_1_it_is_stock_stochastic_sampling_with_the_same_noise(guided, without_t5, tmp_path):
+    """The stock scheduler draws from the global generator, once a step."""
+    family = describe(scheduled(without_t5, tmp_path, stochastic_sampling=True), guidance=3.0, tau=1.0)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)  # the stock scheduler draws from the global generator, once a step
-        drawn = [torch.randn_like(initial) for _ in range(num_steps)]
-        torch.manual_seed(5)
-        theirs = stock(without_t5, policy, num_steps, guidance, "latent", stochastic_sampling=True)
-    process = build_process(how.sigmas, how.temperatures)
-    ours = sample(policy, policy.encode(PROMPTS), process, lambda k: initial if k == INITIAL else drawn[k])
-    torch.testing.assert_close(ours.clean[:, -1], theirs, atol=1e-4, rtol=0)
-    deterministic = draw(policy, num_steps).clean[:, -1]
-    assert float((deterministic - theirs).abs().max()) > 0.1
+        torch.manual_seed(checks.SEED)
+        checks.check_it_makes_the_stock_pipelines_latents_and_images(family, 4, SIZES[0])
+    deterministic = checks.draw(checks.load(guided), guided, 4, SIZES[0]).clean[:, -1]
+    assert float((deterministic - checks.draw(checks.load(family), family, 4, SIZES[0]).clean[:, -1]).abs().max()) > 0.1
 
 
-def test_the_policys_own_grid_is_the_one_its_scheduler_walks(without_t5):
-    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(without_t5, subfolder="scheduler")
-    scheduler.set_timesteps(sigmas=list(uniform_grid(4)[:-1]))
-    sigmas = load(without_t5).sigmas(4, HEIGHT, WIDTH)
-    torch.testing.assert_close(torch.tensor(sigmas), scheduler.sigmas)
-    assert sigmas[-2] > 0.25  # shifted
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 8])
+def test_its_grid_is_the_one_the_stock_scheduler_walks(plain, num_steps, size):
+    checks.check_its_grid_is_the_one_the_stock_scheduler_walks(plain, num_steps, size)
+    assert num_steps == 1 or checks.load(plain).sigmas(num_steps, *size)[-2] > 1.0 / num_steps  # shifted
 
 
-def test_samples_do_not_depend_on_the_batch(without_t5):
-    policy = load(without_t5, guidance=2.0)
-    together = draw(policy, tau=1.0)
-    for row, prompt in enumerate(PROMPTS):
-        alone = draw(policy, tau=1.0, prompts=[prompt], samples=[row])
-        torch.testing.assert_close(alone.clean, together.clean[row : row + 1], atol=1e-5, rtol=0)
+def test_a_dynamic_shift_depends_on_the_size_as_in_the_stock_pipeline(dynamic):
+    for size in SIZES:
+        checks.check_its_grid_is_the_one_the_stock_scheduler_walks(dynamic, 4, size)
+    checks.check_it_makes_the_stock_pipelines_latents_and_images(dynamic, 4, SIZES[0])
+    policy = checks.load(dynamic)
+    assert policy.sigmas(4, 64, 64)[1] > policy.sigmas(4, 8, 8)[1] + 1e-3
 
 
-def test_guidance_moves_the_velocity_away_from_the_empty_prompt(without_t5):
+@pytest.mark.parametrize("num_steps", [2, 4, 8])
+def test_with_a_terminal_shift_its_grid_is_that_of_a_plain_call(terminal, num_steps):
+    checks.check_its_grid_is_the_one_the_stock_scheduler_walks(terminal, num_steps, SIZES[0])
+    assert checks.load(terminal).sigmas(num_steps, *SIZES[0])[-2] == pytest.approx(0.25)
+    checks.check_it_makes_the_stock_pipelines_latents_and_images(terminal, num_steps, SIZES[0])
+
+
+def test_a_terminal_shift_leaves_one_step_undefined(terminal):
+    with pytest.raises(ValueError, match=r"expected a grid from 1 to 0 .* in 1 step\(s\)"):
+        checks.load(terminal).sigmas(1, *SIZES[0])
+
+
+@pytest.mark.parametrize("num_steps", [1, 4])
+def test_the_flow_to_a_known_image_lands_on_it(plain, num_steps):
+    checks.check_the_flow_to_a_known_image_lands_on_it(plain, num_steps, SIZES[0])
+
+
+def test_gradients_reach_every_lora_matrix_and_nothing_else(plain):
+    checks.check_gradients_reach_every_lora_matrix_and_nothing_else(plain, SIZES[0])
+
+
+def test_the_targets_are_the_linear_layers_but_for_queries_that_nobody_reads(plain):
+    checks.check_the_targets_are_exactly(plain, r"^(?!transformer_blocks\.1\.attn\.add_q_proj)")
+
+
+def test_gradient_checkpointing_changes_nothing(plain):
+    checks.check_gradient_checkpointing_changes_nothing(plain, SIZES[0])
+
+
+def test_a_saved_adapter_makes_our_images_in_the_stock_pipeline(plain, tmp_path):
+    checks.check_a_saved_adapter_makes_our_images_in_the_stock_pipeline(plain, tmp_path, 2, SIZES[0])
+
+
+def test_the_reference_is_the_folders_own_model(plain):
+    checks.check_the_reference_is_the_folders_own_model(plain, SIZES[0])
+
+
+def test_folding_the_adapter_in_changes_rounding_only(plain):
+    checks.check_folding_the_adapter_in_changes_rounding_only(plain, SIZES[0])
+
+
+def test_a_base_adapter_stays_on_under_the_trained_one(plain, tmp_path):
+    checks.check_a_base_adapter_stays_on_under_the_trained_one(plain, tmp_path, SIZES[0])
+
+
+def test_samples_do_not_depend_on_the_batch(plain, guided):
+    checks.check_samples_do_not_depend_on_the_batch(plain, SIZES[0])
+    checks.check_samples_do_not_depend_on_the_batch(guided, SIZES[0])
+
+
+def test_rows_of_conditions_join_and_part(plain, guided, whole):
+    checks.check_rows_of_conditions_join_and_part(plain, SIZES[0])
+    checks.check_rows_of_conditions_join_and_part(guided, SIZES[0])
+    checks.check_rows_of_conditions_join_and_part(whole, SIZES[0])
+
+
+def test_in_half_precision_it_stays_near_the_stock_pipeline(plain):
+    checks.check_in_half_precision_it_stays_near_the_stock_pipeline(plain, SIZES[0])
+
+
+def test_guidance_moves_the_velocity_away_from_the_empty_prompt(plain, guided):
     x, sigma = torch.randn(2, 4, 4, 8), torch.full((2,), 0.5)
-    plain, guided = load(without_t5), load(without_t5, guidance=3.0)
-    empty = plain.velocity(x, sigma, plain.encode(["", ""]))
-    here = plain.velocity(x, sigma, plain.encode(PROMPTS))
+    ours, theirs = checks.load(plain), checks.load(guided)
+    empty = ours.velocity(x, sigma, ours.encode(["", ""]))
+    here = ours.velocity(x, sigma, ours.encode(checks.PROMPTS))
     expected = empty + 3.0 * (here - empty)
-    torch.testing.assert_close(guided.velocity(x, sigma, guided.encode(PROMPTS)), expected, atol=1e-5, rtol=1e-5)
-    assert "negative_tokens" not in plain.encode(PROMPTS).tensors
+    found = theirs.velocity(x, sigma, theirs.encode(checks.PROMPTS))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert "negative_tokens" not in ours.encode(checks.PROMPTS).tensors
 
 
-def test_only_the_adapter_gets_a_gradient(without_t5):
-    policy = adapt(load(without_t5))
-    conditions = policy.encode(PROMPTS)
-    policy.velocity(torch.randn(2, 4, 4, 8), torch.full((2,), 0.5), conditions).square().sum().backward()
-    with_gradient = {name for name, p in policy.network.named_parameters() if p.grad is not None}
-    assert with_gradient == set(trained_tensors(policy.network))
-    idle = {name for name, p in trained_tensors(policy.network).items() if float(p.grad.abs().sum()) == 0.0}
-    assert all("transformer_blocks.1.attn.add_q_proj." in name for name in idle)  # the last block drops its text tokens
-    assert not any(tensor.requires_grad for tensor in conditions.tensors.values())
-
-
-def test_the_default_targets_are_the_networks_linear_layers_but_for_the_patches(without_t5):
-    policy = load(without_t5)
-    linear = {n for n, module in policy.network.named_modules() if isinstance(module, torch.nn.Linear)}
-    attach_adapter(policy.network, policy.adapter_targets, 2, 2.0, 0)
-    assert {name.partition(".lora_")[0] for name in trained_tensors(policy.network)} == linear
-
-
-def test_the_reference_of_an_adapted_policy_is_the_folders_own_model(without_t5):
-    policy = adapt(load(without_t5))
-    with reference(policy.network):
-        ours = draw(policy).clean
-    assert torch.equal(ours, draw(load(without_t5)).clean)
-    assert not torch.allclose(ours, draw(policy).clean)
-
-
-def test_a_size_that_does_not_divide_into_patches_is_refused(without_t5):
+def test_a_size_that_does_not_divide_into_patches_is_refused(plain):
     with pytest.raises(ValueError, match=r"divisible by 4, found 8 x 18; change `sampling\.height`"):
-        load(without_t5).initial_latents([1], 8, 18)
-
-
-def test_a_half_precision_network_still_speaks_float32_to_the_kernel(without_t5):
-    policy, exact = adapt(load(without_t5, dtype="bfloat16")), adapt(load(without_t5))
-    drawn = draw(policy, tau=1.0)
-    assert policy.network.proj_out.get_base_layer().weight.dtype == torch.bfloat16
-    assert {parameter.dtype for parameter in trained_tensors(policy.network).values()} == {torch.float32}
-    assert drawn.clean.dtype == drawn.trajectory.actions.dtype == torch.float32
-    assert policy.decode(drawn.clean[:, -1]).dtype == torch.uint8
-    near = draw(exact, tau=1.0).clean
-    assert float((drawn.clean - near).abs().mean()) < 0.05 * float(near.abs().mean())
-
-
-@pytest.mark.parametrize(("stored", "asked"), [("bfloat16", "float32"), ("float32", "bfloat16")])
-def test_the_network_has_the_dtype_asked_for_whatever_its_file_holds(without_t5, tmp_path, stored, asked):
-    pipe = StableDiffusion3Pipeline.from_pretrained(without_t5, local_files_only=True, **absent(without_t5))
-    pipe.to(getattr(torch, stored)).save_pretrained(tmp_path)
-    network = load(tmp_path, dtype=asked).network
-    assert {parameter.dtype for parameter in network.parameters()} == {getattr(torch, asked)}
-
-
-def test_a_saved_adapter_makes_our_images_in_the_stock_pipeline(without_t5, tmp_path):
-    policy = adapt(load(without_t5))
-    policy.save_trained(tmp_path)
-    pipe = StableDiffusion3Pipeline.from_pretrained(without_t5, local_files_only=True, **absent(without_t5))
-    pipe.set_progress_bar_config(disable=True)
-    pipe.load_lora_weights(tmp_path)
-    theirs = call(pipe, policy, 4, 1.0, "latent")
-    torch.testing.assert_close(draw(policy).clean[:, -1], theirs, atol=1e-4, rtol=0)
-    unadapted = stock(without_t5, policy, 4, 1.0, "latent")
-    assert float((theirs - unadapted).abs().max()) > 0.01
-
-
-def test_a_fully_trained_network_is_saved_as_the_pipelines_transformer(without_t5, tmp_path):
-    policy = load(without_t5)
-    train_everything(policy.network)
-    with torch.no_grad():
-        for parameter in trained_tensors(policy.network).values():
-            parameter.mul_(1.1)
-    policy.save_trained(tmp_path)
-    saved = SD3Transformer2DModel.from_pretrained(tmp_path / "transformer", local_files_only=True)
-    assert digest_tensors(dict(saved.named_parameters())) == digest_tensors(trained_tensors(policy.network))
-
-
-@pytest.mark.parametrize("place", ["", ADAPTER_FILE])
-def test_a_saved_adapter_is_loaded_from_its_folder_or_its_file(without_t5, tmp_path, place):
-    first, second = adapt(load(without_t5), seed=1), adapt(load(without_t5), seed=2)
-    first.save_trained(tmp_path)
-    second.load_adapter(tmp_path / place)
-    assert digest_tensors(trained_tensors(second.network)) == digest_tensors(trained_tensors(first.network))
-    assert torch.equal(draw(second).clean, draw(first).clean)
-
-
-def test_a_missing_adapter_is_named(without_t5, tmp_path):
-    with pytest.raises(ValueError, match=r"expected an adapter at .*; change `model\.init_adapter`"):
-        adapt(load(without_t5)).load_adapter(tmp_path)
-
-
-def test_an_adapter_of_another_rank_is_refused(without_t5, tmp_path):
-    adapt(load(without_t5), rank=3).save_trained(tmp_path)
-    policy = adapt(load(without_t5))
-    before = digest_tensors(trained_tensors(policy.network))
-    with pytest.raises(ValueError, match=rf"{ADAPTER_FILE} does not fit: .*lora_A.* should be \(2, .* is \(3, "):
-        policy.load_adapter(tmp_path)
-    assert digest_tensors(trained_tensors(policy.network)) == before
-
-
-def test_an_adapter_of_another_strength_is_refused(without_t5, tmp_path):
-    adapt(load(without_t5), alpha=12.0).save_trained(tmp_path)
-    with pytest.raises(ValueError, match=r"lora_alpha should be 6, is 12; change `model\.lora\.alpha`"):
-        adapt(load(without_t5), alpha=6.0).load_adapter(tmp_path)
-
-
-def test_an_adapter_without_metadata_is_taken_as_it_is(without_t5, tmp_path):
-    first, second = adapt(load(without_t5), seed=1), adapt(load(without_t5), seed=2)
-    first.save_trained(tmp_path)
-    save_file(load_file(tmp_path / ADAPTER_FILE), tmp_path / "bare.safetensors")
-    second.load_adapter(tmp_path / "bare.safetensors")
-    assert digest_tensors(trained_tensors(second.network)) == digest_tensors(trained_tensors(first.network))
-
-
-def test_the_saved_file_names_no_adapter(without_t5, tmp_path):
-    adapt(load(without_t5)).save_trained(tmp_path)
-    assert not any(f".{ADAPTER}." in name for name in load_file(tmp_path / ADAPTER_FILE))
+        checks.load(plain).initial_latents([1], 8, 18)
