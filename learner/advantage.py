@@ -24,10 +24,12 @@ FLOOR = 0.01
 class Rewards:
     """One reward's values for one group, with the transitions that want an advantage."""
 
-    values: Floats  # [G, K]
+    values: Floats  # [G, K]; K counts a sample's images
     scored: NDArray[np.bool_]  # [K]; values of other steps are never read
     transitions: tuple[int, ...]  # the T steps whose transitions are trained
     span: float  # width of the scorer's declared range
+    first_after: int = 1  # how many steps after its own a transition's first image comes; 0 in x0-space
+    strides: tuple[int, ...] | None = None  # of a branching group: how many neighbours share x[0] .. x[K]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,15 +47,15 @@ Mode = Callable[[Rewards, int], Term]
 
 def later_steps(rewards: Rewards, step: int) -> list[int]:
     """Scored steps whose images transition `step` can influence. ValueError where there are none."""
-    later = [k for k in range(step + 1, len(rewards.scored)) if rewards.scored[k]]
+    later = [k for k in range(step + rewards.first_after, len(rewards.scored)) if rewards.scored[k]]
     if not later:
         raise ValueError(f"transition {step} has no scored later step; scored are {np.flatnonzero(rewards.scored)}")
     return later
 
 
 def baseline_of(rewards: Rewards, step: int) -> Floats | None:
-    """The reward of the last scored step up to and including `step`, a function of states before the action."""
-    earlier = [k for k in range(step + 1) if rewards.scored[k]]
+    """The reward of the last scored image before the action (in x0-space of an earlier step, else up to `step`)."""
+    earlier = [k for k in range(step + rewards.first_after) if rewards.scored[k]]
     return rewards.values[:, earlier[-1]] if earlier else None
 
 
@@ -129,7 +131,9 @@ class Credit:
     scale: str = "group"  # what the divisor's std is taken over: group | batch | none
 
 
-def build_credit(mode: str, lam: float, gamma: float, terminal_share: float, scale: str) -> Credit:
+def build_credit(
+    mode: str, lam: float, gamma: float, terminal_share: float, scale: str, regress_baseline: bool = False
+) -> Credit:
     """The credit of a run file's `learning.advantage`. ValueError for an unknown mode or scale."""
     modes: dict[str, Mode] = {
         "gae": gae(lam),
@@ -141,19 +145,19 @@ def build_credit(mode: str, lam: float, gamma: float, terminal_share: float, sca
     }
     if mode not in modes or scale not in ("group", "batch", "none"):
         raise ValueError(f"expected mode in {list(modes)} and scale group, batch or none; found {mode}, {scale}")
-    regress = mode == "control_variate"
+    regress = regress_baseline or mode == "control_variate"
     return Credit(mode=modes[mode], regress_baseline=regress, terminal_share=terminal_share, scale=scale)
 
 
-def steps_read(credit: Credit, num_steps: int, transitions: tuple[int, ...]) -> tuple[int, ...]:
+def steps_read(credit: Credit, num_images: int, transitions: tuple[int, ...], first_after: int = 1) -> tuple[int, ...]:
     """The steps whose rewards the credit reads, the final image always among them: the others need neither be decoded
     nor scored.
     """
-    every = Rewards(np.zeros((1, num_steps)), np.ones(num_steps, dtype=bool), transitions, 1.0)
-    read = {num_steps - 1}
+    every = Rewards(np.zeros((1, num_images)), np.ones(num_images, dtype=bool), transitions, 1.0, first_after)
+    read = {num_images - 1}
     for step in transitions:
         term = credit.mode(every, step)
-        read |= set(term.reads) | ({step} if term.baseline is not None else set())
+        read |= set(term.reads) | ({step + first_after - 1} if term.baseline is not None else set())
     return tuple(sorted(read))
 
 
@@ -173,23 +177,46 @@ def advantages(batch: Sequence[Rewards], credit: Credit) -> list[Floats]:
 
 
 def _normalised(batch: Sequence[Rewards], mode: Mode, regress: bool, scale: str) -> list[Floats]:
-    terms = [[mode(rewards, step) for step in rewards.transitions] for rewards in batch]
-    columns = [dict(zip(r.transitions, row, strict=True)) for r, row in zip(batch, terms, strict=True)]
+    """Groups with as many images share what is estimated over the batch: a step means the same in them."""
+    columns = [{step: mode(rewards, step) for step in rewards.transitions} for rewards in batch]
     result = []
     for group, rewards in enumerate(batch):
+        alike = [index for index, other in enumerate(batch) if len(other.scored) == len(rewards.scored)]
         table = np.zeros((len(rewards.values), len(rewards.transitions)))
         for column, step in enumerate(rewards.transitions):
             term = columns[group][step]
             if _saturated(rewards.values, term.reads):
                 continue
-            worth = _centred(term.future)
-            if term.baseline is not None:
-                others = [c[step] for index, c in enumerate(columns) if index != group and step in c]
-                gain = baseline_gain(others) if regress else 1.0
-                worth = worth - gain * _centred(term.baseline)
-            table[:, column] = worth / _divisor(term, [c[step] for c in columns if step in c], scale, rewards.span)
+            others = [columns[index][step] for index in alike if index != group and step in columns[index]]
+            gain = baseline_gain(others) if regress else 1.0
+            worth = _worth(term, gain) if rewards.strides is None else _worth_in_tree(term, gain, rewards.strides, step)
+            table[:, column] = worth / _divisor(term, [term, *others], scale, rewards.span)
         result.append(table)
     return result
+
+
+def _worth(term: Term, gain: float) -> Floats:
+    worth = _centred(term.future)
+    return worth if term.baseline is None else worth - gain * _centred(term.baseline)
+
+
+def _worth_in_tree(term: Term, gain: float, strides: tuple[int, ...], step: int) -> Floats:
+    """[G] where samples share prefixes: the mean future of those behind an action, against its siblings where it has
+    any (the same state, so that no baseline is needed), else against the group. The mean leaves the action itself out,
+    so that transitions with few siblings are worth as much as others.
+    """
+    behind, siblings = strides[step + 1], strides[step] // strides[step + 1]
+    future = term.future.reshape(-1, behind).mean(1)
+    if siblings > 1:
+        family = future.reshape(-1, siblings)
+        worth = (family - family.mean(1, keepdims=True)) * siblings / (siblings - 1)
+        worth[np.ptp(family, axis=1) == 0.0] = 0.0
+        return np.repeat(worth.reshape(-1), behind)
+    if len(future) == 1:  # one action in the whole group: nothing to compare it with
+        return np.zeros(len(term.future))
+    rest = None if term.baseline is None else term.baseline.reshape(-1, behind).mean(1)
+    lonely = _worth(Term(future, rest, term.reads), gain) * len(future) / (len(future) - 1)
+    return np.repeat(lonely, behind)
 
 
 def baseline_gain(terms: Sequence[Term]) -> float:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.advantage import Credit, Rewards, advantages
-from rollout.kernel import build_process
-from rollout.types import ScoredGroup
+from rollout.process import first_image_after, process_of
+from rollout.types import ScoredGroup, StepRewards
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +29,7 @@ class Pairs:
     advantage: Tensor  # [N]
     step: Tensor  # [N] int64, the step the transition leaves
     prompt: Tensor  # [N] int64, row of the update's conditions
+    count: Tensor  # [N] float32, how many of the group's samples share this transition; 1 without branching
 
     def __len__(self) -> int:
         return len(self.std)
@@ -52,39 +53,52 @@ def group_advantages(groups: Sequence[ScoredGroup], credit: Credit) -> list[NDAr
     total: list[NDArray[np.float64]] = []
     for index in range(len(names)):
         column = [group.rewards[index] for group in groups]
-        batch = [
-            Rewards(r.values.astype(np.float64), r.scored, g.group.trajectory.transitions, r.span)
-            for r, g in zip(column, groups, strict=True)
-        ]
+        batch = [_rewards_of(r, g) for r, g in zip(column, groups, strict=True)]
         part = [r.weight * table for r, table in zip(column, advantages(batch, credit), strict=True)]
         total = part if not total else [a + b for a, b in zip(total, part, strict=True)]
     return total
 
 
+def _rewards_of(rewards: StepRewards, scored: ScoredGroup) -> Rewards:
+    group = scored.group
+    return Rewards(
+        rewards.values.astype(np.float64),
+        rewards.scored,
+        group.trajectory.transitions,
+        rewards.span,
+        first_image_after(process_of(group.behaviour)),
+        group.strides if group.behaviour.branching else None,
+    )
+
+
 def build_pairs(groups: Sequence[ScoredGroup], tables: Sequence[NDArray[np.float64]]) -> Pairs:
-    """All pairs of the groups; row i of the conditions belongs to groups[i]."""
+    """All pairs of the groups; row i of the conditions belongs to groups[i]. A transition that samples of a branching
+    group share is one pair.
+    """
     parts = [_group_pairs(group, table, row) for row, (group, table) in enumerate(zip(groups, tables, strict=True))]
     return Pairs(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Pairs)))
 
 
 def _group_pairs(scored: ScoredGroup, table: NDArray[np.float64], row: int) -> Pairs:
-    behaviour, trajectory = scored.group.behaviour, scored.group.trajectory
-    process = build_process(behaviour.sigmas, behaviour.temperatures)
+    trajectory, samples = scored.group.trajectory, scored.group.num_samples
+    process = process_of(scored.group.behaviour)
     transitions = [process[step] for step in trajectory.transitions]
-    samples = scored.group.num_samples
+    behind = torch.tensor([scored.group.strides[step + 1] for step in trajectory.transitions])
+    own = (torch.arange(samples)[:, None] % behind[None, :] == 0).flatten()  # the first of those that share it
 
     def each(values: list[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32).repeat(samples)
+        return torch.tensor(values, dtype=torch.float32).repeat(samples)[own]
 
     return Pairs(
-        states=trajectory.states.flatten(0, 1).float(),
-        actions=trajectory.actions.flatten(0, 1).float(),
-        noise=trajectory.noise.flatten(0, 1).float(),
+        states=trajectory.states.flatten(0, 1)[own].float(),
+        actions=trajectory.actions.flatten(0, 1)[own].float(),
+        noise=trajectory.noise.flatten(0, 1)[own].float(),
         sigma=each([t.sigma for t in transitions]),
         state_gain=each([t.state_gain for t in transitions]),
         velocity_gain=each([t.velocity_gain for t in transitions]),
         std=each([t.std for t in transitions]),
-        advantage=torch.from_numpy(table.reshape(-1)).float(),
-        step=torch.tensor([t.step for t in transitions]).repeat(samples),
-        prompt=torch.full((samples * len(transitions),), row),
+        advantage=torch.from_numpy(table.reshape(-1)).float()[own],
+        step=torch.tensor([t.step for t in transitions]).repeat(samples)[own],
+        prompt=torch.full((int(own.sum()),), row),
+        count=behind.float().repeat(samples)[own],
     )

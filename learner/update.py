@@ -165,12 +165,13 @@ class Learner:
         out; they still count in the mean.
         """
         mine = torch.arange(self.ranks.rank, len(pairs), self.ranks.size, device=pairs.advantage.device)
+        total = float(pairs.count.sum())
         needed = mine if self.spec.objective.kl_weight > 0.0 else mine[pairs.advantage[mine] != 0.0]
         for start in range(0, len(needed), self.spec.micro_batch):  # never an empty call, where there is nothing to do
             rows = needed[start : start + self.spec.micro_batch]
             batch = pairs.take(rows)
             result = self._pair_loss(batch, None if anchor is None else anchor[rows], conditions)
-            (result.loss.sum() / len(pairs)).backward()  # type: ignore[no-untyped-call]
+            ((batch.count * result.loss).sum() / total).backward()  # type: ignore[no-untyped-call]
             tally.add(batch, result)
         tally.pairs += len(mine)
         tally.skipped += len(mine) - len(needed)

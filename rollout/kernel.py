@@ -8,7 +8,8 @@ ARCHITECTURE.md, "The mathematics"):
     std    = s' tau
     x[k+1] = mean + std z,              z ~ N(0, I)
 
-Both hats are affine in x and v, so a transition is three numbers: mean = state_gain x + velocity_gain v, and std.
+Both hats are affine in x and v, so a transition is three numbers: mean = state_gain x + velocity_gain v, and std. Other
+kernels (`baselines.py`) and other last steps (`process.py`) are other numbers of the same Transition.
 tau = 0 is the Euler step of the probability-flow ODE, tau = 1 re-noises the one-step sample (diffusers'
 `stochastic_sampling=True`), tau = sin(eta pi / 2) is Coefficients-Preserving Sampling (arXiv 2509.05952).
 """
@@ -16,7 +17,7 @@ tau = 0 is the Euler step of the probability-flow ODE, tau = 1 re-noises the one
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,11 @@ GAIN_TO_STD_MAX = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transition:
-    """Step `step` of the process: x[k+1] ~ N(state_gain x[k] + velocity_gain v, std^2)."""
+    """Step `step` of the process: action ~ N(state_gain x[k] + velocity_gain v, std^2), then x[k+1] = carry action +
+    fresh n.
+
+    n is the environment's noise, no choice of the policy's: everywhere but in x0-space carry is 1 and fresh is 0.
+    """
 
     step: int
     sigma: float
@@ -40,6 +45,13 @@ class Transition:
     state_gain: float  # d mean / d x
     velocity_gain: float  # J = d mean / d v, negative
     std: float  # 0: deterministic, no density
+    carry: float = 1.0
+    fresh: float = 0.0
+    shows_action: bool = False  # x0-space: the step's image is its action; elsewhere it is x0_hat, known before it
+
+
+Kernel = Callable[[int, float, float, float], Transition]
+"""The transition of a step from one noise level to the next at a temperature."""
 
 
 def annealed(step: int, sigma: float, sigma_next: float, tau: float) -> Transition:
@@ -56,10 +68,14 @@ def annealed(step: int, sigma: float, sigma_next: float, tau: float) -> Transiti
     )
 
 
-def build_process(sigmas: Sequence[float], temperatures: Sequence[float]) -> tuple[Transition, ...]:
-    """All K transitions of a grid of K + 1 noise levels with K temperatures."""
+def build_process(
+    sigmas: Sequence[float], temperatures: Sequence[float], kernel: Kernel = annealed
+) -> tuple[Transition, ...]:
+    """All K transitions of a grid of K + 1 noise levels with K temperatures; the last one into sigma 0 is drawn without
+    noise (`process.process_of` gives it some).
+    """
     return tuple(
-        annealed(step, sigma, sigma_next, tau)
+        kernel(step, sigma, sigma_next, tau)
         for step, (sigma, sigma_next, tau) in enumerate(zip(sigmas[:-1], sigmas[1:], temperatures, strict=True))
     )
 
@@ -77,12 +93,14 @@ def trained_transitions(process: Sequence[Transition]) -> tuple[int, ...]:
             raise ValueError(
                 f"step {step} (sigma {transition.sigma:.4g} -> {transition.sigma_next:.4g}, tau {transition.tau:.4g}) "
                 f"cannot be trained: expected std >= {STD_MIN} and |J|/std <= {GAIN_TO_STD_MAX}, found std "
-                f"{transition.std:.4g} and |J|/std {gain:.4g}; raise its temperature or change the grid in `sampling`"
+                f"{transition.std:.4g} and |J|/std {gain:.4g}; raise its temperature (or `last_std`) or change the "
+                "grid in `sampling`"
             )
     if not trained:
         raise ValueError(
             "no transition has a density: expected at least one step with temperature > 0 that does not end at "
-            "sigma 0; use two steps or more and a temperature above 0 in `sampling`"
+            "sigma 0; in `sampling` use two steps or more and a temperature above 0, or `last_step: x0`, which trains "
+            "a single step too"
         )
     return trained
 

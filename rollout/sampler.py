@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rollout.branching import strides
 from rollout.kernel import Transition, one_step_sample, transition_mean
 from rollout.policy import Conditions, Policy
-from rollout.seeding import INITIAL, sample_seeds
+from rollout.process import num_images
+from rollout.seeding import INITIAL, environment, sample_seeds
 from rollout.types import Behaviour, Trajectory
 
 Noise = Callable[[int], Tensor]
-"""Standard normal noise [n, C, h, w] float32 of a step: INITIAL for x[0], k for z_k."""
+"""Standard normal noise [n, C, h, w] float32 of a step: INITIAL for x[0], k for z_k, environment(k) for n_k."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,7 +24,7 @@ class Drawn:
     """What one call of the sampler produced for n samples."""
 
     trajectory: Trajectory  # the transitions that have a density
-    clean: Tensor  # [n, K, C, h, w] float32, x0_hat of every step; the last one is the final image
+    clean: Tensor  # [n, images, C, h, w] float32, what is scored; x0_hat of every step unless process.py says otherwise
 
 
 def named_noise(policy: Policy, behaviour: Behaviour, run_seed: int, ordinal: int, samples: Sequence[int]) -> Noise:
@@ -36,31 +38,47 @@ def named_noise(policy: Policy, behaviour: Behaviour, run_seed: int, ordinal: in
 
 
 @torch.no_grad()
-def sample(policy: Policy, conditions: Conditions, process: Sequence[Transition], noise: Noise) -> Drawn:
-    """Draw one sample per row of `conditions` by K model calls, keeping every step's one-step prediction.
+def sample(
+    policy: Policy,
+    conditions: Conditions,
+    process: Sequence[Transition],
+    noise: Noise,
+    branching: Sequence[int] = (),
+) -> Drawn:
+    """Draw one sample per row of `conditions` by K model calls, keeping every step's image.
 
-    For each step: v = model(x, sigma); x0_hat = x - sigma v; x' = mean(x, v) + std z (TAFS-GRPO, kernel.py).
+    For each step: v = model(x, sigma); x0_hat = x - sigma v; x' = mean(x, v) + std z (TAFS-GRPO, kernel.py). With a
+    branching (branching.py) all rows are of one prompt, and rows that share a state share its call.
     """
     states, actions, noises, cleans = [], [], [], []
     x = noise(INITIAL)
-    for transition in process:
+    shared = strides(branching, len(x), len(process))
+    x = x[:: shared[0]]
+    for transition, stride, stride_next in zip(process, shared, shared[1:], strict=False):
         sigma = torch.full((len(x),), transition.sigma, device=x.device)
-        v = policy.velocity(x, sigma, conditions)
-        cleans.append(one_step_sample(x, v, transition.sigma))
-        x_next = transition_mean(x, v, transition.state_gain, transition.velocity_gain)
+        rows = conditions if stride == 1 else conditions.take(range(0, len(x) * stride, stride))
+        v = policy.velocity(x, sigma, rows)
+        mean = transition_mean(x, v, transition.state_gain, transition.velocity_gain)
+        action = mean.repeat_interleave(stride // stride_next, dim=0)
         if transition.std > 0.0:
-            z = noise(transition.step)
-            x_next = x_next + transition.std * z
-            states.append(x)
-            actions.append(x_next)
-            noises.append(z)
-        x = x_next
+            z = noise(transition.step)[::stride_next]
+            action = action + transition.std * z
+            states.append(x.repeat_interleave(stride, dim=0))
+            actions.append(action.repeat_interleave(stride_next, dim=0))
+            noises.append(z.repeat_interleave(stride_next, dim=0))
+        shown = (action, stride_next) if transition.shows_action else (one_step_sample(x, v, transition.sigma), stride)
+        cleans.append(shown[0].repeat_interleave(shown[1], dim=0))
+        x = action
+        if transition.fresh > 0.0:
+            x = transition.carry * action + transition.fresh * noise(environment(transition.step))[::stride_next]
+    if num_images(process) > len(process):
+        cleans.append(x)
     transitions = tuple(transition.step for transition in process if transition.std > 0.0)
     trajectory = Trajectory(
         transitions=transitions,
-        states=_over_steps(states, x),
-        actions=_over_steps(actions, x),
-        noise=_over_steps(noises, x),
+        states=_over_steps(states, cleans[0]),
+        actions=_over_steps(actions, cleans[0]),
+        noise=_over_steps(noises, cleans[0]),
     )
     return Drawn(trajectory, torch.stack(cleans, dim=1))
 

@@ -17,6 +17,11 @@ INITIAL = -1
 """The step whose noise is x[0]; step k >= 0 names z_k."""
 
 
+def environment(step: int) -> int:
+    """The name of n_k, the noise between the clean image of step k and the next state in x0-space."""
+    return INITIAL - 1 - step
+
+
 def named_seed(*names: int | str) -> int:
     """A 63-bit seed that is a hash of the names."""
     text = "/".join(str(name) for name in names).encode()

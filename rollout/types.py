@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rollout.branching import strides
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -40,6 +42,10 @@ class Behaviour:
     height: int  # pixels
     width: int  # pixels
     guidance: float = 1.0  # 1 = none
+    kernel: str = "annealed"  # a name of process.KERNELS
+    last_step: str = "drop"  # a name of process.LAST_STEPS
+    last_std: float = 0.0  # of the noise on clean latents; 0 with drop
+    branching: tuple[int, ...] = ()  # see branching.py; () = all samples independent
 
     @property
     def num_steps(self) -> int:
@@ -84,6 +90,11 @@ class RolloutGroup:
     def num_samples(self) -> int:
         """G, the number of samples in the group."""
         return int(self.trajectory.states.shape[0])
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """How many neighbouring samples share each of the states x[0] .. x[K]; all 1 without branching."""
+        return strides(self.behaviour.branching, self.num_samples, self.behaviour.num_steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

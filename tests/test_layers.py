@@ -14,8 +14,19 @@ MAY_IMPORT = {
     "learner": {"learner", "rollout"},
     "services": {"services", "learner", "rollout", "rewards"},
 }
-INNER = ("cli", "fleet", "serving", "observe", "data", "config", "errors")
-"""The inner rooms of services, from the top down; config and errors are its ground."""
+INNER = (
+    "cli",
+    "fleet",
+    "serving",
+    "observe",
+    "data",
+    "config",
+    "sampling_config",
+    "learning_config",
+    "block",
+    "errors",
+)
+"""The inner rooms of services, from the top down; the configuration and errors are its ground."""
 ONLY_IN = {
     "ray": "services/fleet/actors.py",
     "redis": "services/",

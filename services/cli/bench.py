@@ -18,9 +18,10 @@ from rich.table import Table
 
 from learner.ranks import Alone
 from learner.update import Learner
-from rollout.kernel import Transition, build_process
+from rollout.kernel import Transition
 from rollout.lora import MergedAdapter
 from rollout.policy import Conditions, Policy
+from rollout.process import num_images, process_of
 from rollout.prompts import PromptOrder, load_prompts
 from rollout.sampler import Drawn, named_noise, sample
 from rollout.types import Prompt, RolloutGroup, ScoredGroup, StepImages, StepRewards, WeightsVersion
@@ -48,7 +49,7 @@ class Bench:
     def __init__(self, config: RunConfig) -> None:
         self._config = config
         self._behaviour = config.sampling.behaviour()
-        self._process: Sequence[Transition] = build_process(self._behaviour.sigmas, self._behaviour.temperatures)
+        self._process: Sequence[Transition] = process_of(self._behaviour)
         self._order = PromptOrder(load_prompts(config.sampling.prompts), config.seed)
         self._steps = list(config.steps_scored())
 
@@ -74,7 +75,7 @@ class Bench:
         samples = range(self._config.sampling.samples_per_group)
         conditions = policy.encode([self._prompt(ordinal).text]).take([0] * len(samples))
         noise = named_noise(policy, self._behaviour, self._config.seed, ordinal, samples)
-        return sample(policy, conditions, self._process, noise), conditions
+        return sample(policy, conditions, self._process, noise, self._behaviour.branching), conditions
 
     @torch.no_grad()
     def _calls(self, policy: Policy, drawn: Drawn, conditions: Conditions) -> None:
@@ -107,7 +108,7 @@ class Bench:
     def _scored(self, policy: Policy, ordinal: int) -> ScoredGroup:
         """A group with random rewards: what an update costs does not depend on what they are."""
         drawn, _ = self._draw(policy, ordinal)
-        shape = (len(drawn.clean), self._behaviour.num_steps)
+        shape = (len(drawn.clean), num_images(self._process))
         values = np.random.default_rng(ordinal).random(shape, dtype=np.float32)
         reward = StepRewards(name="random", weight=1.0, span=1.0, values=values, scored=np.ones(shape[1], dtype=bool))
         group = RolloutGroup(

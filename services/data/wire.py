@@ -18,7 +18,7 @@ import numpy as np
 from rollout.types import Behaviour, Prompt, StepRewards, WeightsVersion
 from services.errors import QueueError
 
-SCHEMA = 1  # rises with every change of a struct below
+SCHEMA = 2  # rises with every change of a struct below
 TICKET_SCHEMA = f"ticket/{SCHEMA}"
 
 
@@ -56,6 +56,10 @@ class WireBehaviour(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     height: int
     width: int
     guidance: float
+    kernel: str
+    last_step: str
+    last_std: float
+    branching: tuple[int, ...]
 
     @classmethod
     def of(cls, behaviour: Behaviour) -> WireBehaviour:
@@ -66,6 +70,10 @@ class WireBehaviour(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             height=behaviour.height,
             width=behaviour.width,
             guidance=behaviour.guidance,
+            kernel=behaviour.kernel,
+            last_step=behaviour.last_step,
+            last_std=behaviour.last_std,
+            branching=behaviour.branching,
         )
 
     def to_behaviour(self) -> Behaviour:
@@ -76,6 +84,10 @@ class WireBehaviour(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             height=self.height,
             width=self.width,
             guidance=self.guidance,
+            kernel=self.kernel,
+            last_step=self.last_step,
+            last_std=self.last_std,
+            branching=self.branching,
         )
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from learner.advantage import build_credit
 from learner.loss import Objective
 from learner.optimizer import RateSchedule
 from learner.ranks import Ranks
@@ -18,7 +17,8 @@ from rollout.policies.build import PolicySpec, load_policy
 from rollout.policy import Policy
 from rollout.seeding import named_seed
 from rollout.trained import train_everything
-from services.config import LearningConfig, RunConfig
+from services.config import RunConfig
+from services.learning_config import LearningConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,8 @@ def build_learner(config: RunConfig, policy: Policy, ranks: Ranks) -> Learner:
 
 def learner_spec(learning: LearningConfig, seed: int) -> LearnerSpec:
     """The learner's constants from the run file's `learning` block."""
-    a = learning.advantage
     return LearnerSpec(
-        credit=build_credit(a.mode, a.lam, a.gamma, a.terminal_share, a.scale),
+        credit=learning.advantage.credit(),
         objective=Objective(
             clip=learning.clip,
             step_weight=learning.step_weight,

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from rewards.exact_match import exact_match
 from rewards.judge import build_judge
 from rewards.ocr import build_tiny_recogniser
-from rollout.kernel import build_process
 from rollout.policy import Policy
+from rollout.process import process_of
 from rollout.prompts import load_prompts
 from rollout.sampler import named_noise, sample
 from rollout.seeding import named_seed
@@ -41,7 +41,7 @@ def draw(
 ) -> NDArray[np.uint8]:
     """The evaluation's images [count, K, H, W, 3] of its `index`-th prompt."""
     behaviour = config.sampling.constant_behaviour(temperature)
-    process = build_process(behaviour.sigmas, behaviour.temperatures)
+    process = process_of(behaviour)
     noise = named_noise(policy, behaviour, named_seed("evaluation", 0), index, range(count))
     clean = sample(policy, policy.encode([prompt.text]).take([0] * count), process, noise).clean
     pixels: NDArray[np.uint8] = policy.decode(clean.flatten(0, 1)).numpy()

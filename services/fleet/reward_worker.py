@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rewards.reward import checked
+from rollout.process import num_images, process_of
 from rollout.types import StepImages, StepRewards
 from services.config import RunConfig
 from services.data.codec import decode_images
@@ -66,9 +67,9 @@ def score_steps(weighted: WeightedReward, images: StepImages, group: GroupEntry)
     flat = images.pixels.reshape(samples * steps, *images.pixels.shape[2:])
     count = len(flat)
     scores = checked(weighted.reward, flat, [group.prompt.text] * count, [group.prompt.metadata] * count)
-    num_steps = len(group.behaviour.sigmas) - 1
-    values: NDArray[np.float32] = np.zeros((samples, num_steps), dtype=np.float32)
-    scored = np.zeros(num_steps, dtype=np.bool_)
+    columns = num_images(process_of(group.behaviour.to_behaviour()))
+    values: NDArray[np.float32] = np.zeros((samples, columns), dtype=np.float32)
+    scored = np.zeros(columns, dtype=np.bool_)
     values[:, list(images.steps)] = scores.reshape(samples, steps)
     scored[list(images.steps)] = True
     low, high = weighted.reward.range

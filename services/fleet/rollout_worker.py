@@ -6,9 +6,9 @@ import time
 
 import torch
 
-from rollout.kernel import build_process
 from rollout.lora import MergedAdapter
 from rollout.policy import Policy
+from rollout.process import process_of
 from rollout.prompts import PromptOrder, load_prompts
 from rollout.sampler import Drawn, named_noise, sample
 from rollout.trained import digest_tensors, load_tensors, trained_tensors
@@ -39,7 +39,7 @@ class RolloutWorker:
         self._merged = MergedAdapter(self._policy.network) if config.fleet.merge_adapter else None
         self._order = PromptOrder(load_prompts(config.sampling.prompts), config.seed)
         self._behaviour = config.sampling.behaviour()
-        self._process = build_process(self._behaviour.sigmas, self._behaviour.temperatures)
+        self._process = process_of(self._behaviour)
         self._steps = config.steps_scored()
         self._version: WeightsVersion | None = None
 
@@ -74,7 +74,7 @@ class RolloutWorker:
         noise = named_noise(self._policy, self._behaviour, self._config.seed, ticket.ordinal, samples)
         started = time.process_time()
         conditions = self._policy.encode([prompt.text]).take([0] * len(samples))
-        drawn = sample(self._policy, conditions, self._process, noise)
+        drawn = sample(self._policy, conditions, self._process, noise, self._behaviour.branching)
         sampled = time.process_time()
         images = self._decode(drawn)
         decoded = time.process_time()

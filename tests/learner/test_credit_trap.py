@@ -64,6 +64,7 @@ def pairs_of(chain, step, advantage):
         advantage=torch.from_numpy(advantage),
         step=torch.full((G,), step),
         prompt=torch.zeros(G, dtype=torch.int64),
+        count=torch.ones(G),
     )
 
 

@@ -49,6 +49,7 @@ def build(n=9, shape=SHAPE, seed=0, advantage=None, steps=None):
         advantage=normal(seed + 3, n, (1,)).flatten() if advantage is None else advantage,
         step=steps,
         prompt=torch.zeros(n, dtype=torch.int64),
+        count=torch.ones(n),
     )
     return pairs, v
 
