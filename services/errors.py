@@ -3,6 +3,8 @@
     TafsError                   70  the system failed in a way that we did not foresee
     ├── ConfigError             64  the run file or a flag is wrong (a ValueError, too)
     ├── QueueError              70  an entry or a call that does not fit the queue
+    │   ├── RunMissing          75  the server holds no such run: not begun, or its memory was lost
+    │   └── Superseded              another controller has taken the run over
     ├── BlobError               70  a payload could not be stored or read
     │   ├── BlobMissing             it is not in the store
     │   └── BlobCorrupt             it is not what was stored
@@ -53,6 +55,16 @@ class ConfigError(TafsError, ValueError):
 
 class QueueError(TafsError):
     """An entry or a call that does not fit the queue: wrong schema, wrong place, a run without a ledger."""
+
+
+class RunMissing(QueueError):
+    """The server holds no such run: it has not begun there, or the server lost its memory. A reconcile mends it."""
+
+    exit_code = ExitCode.TRY_AGAIN
+
+
+class Superseded(QueueError):
+    """Another controller has taken the run over; this one may change nothing any more, and should end."""
 
 
 class BlobError(TafsError):

@@ -1,7 +1,8 @@
 """What travels between the workers, and where it lies meanwhile.
 
     wire.py     entries of the queue: names, numbers and blob references, never pixels or tensors
-    queue.py    the queue itself on Redis Streams, with ledger.py (its nouns) and scripts/*.lua (its transactions)
+    queue.py    the queue itself on Redis Streams, with ledger.py (its nouns), scripted.py and scripts/*.lua (its
+                transactions) and lease.py (whose is a claim)
     blobs.py    the stores of the payloads that entries refer to
     codec.py    trajectories and images to payloads and back (torch)
     weights.py  published weights and the pointer to the latest (torch)

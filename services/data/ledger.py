@@ -17,7 +17,8 @@ class Ledger:
     groups_per_update: int
     max_staleness: int  # in updates; 0 is synchronous training
     total_groups: int  # how many groups the run consumes in all
-    max_attempts: int = 3  # failures after which a group becomes a dead letter
+    max_attempts: int = 3  # failures of its own after which a group becomes a dead letter
+    max_losses: int = 8  # lost workers, one after the other, that a group may cost before it becomes a dead letter
     updates_done: int = 0
     consumed: tuple[tuple[int, int], ...] = ()  # ordinals as half-open intervals [start, stop), rising, disjoint
     frontier: int = 0  # the first ordinal never admitted; what is below it and not consumed is admitted first
@@ -29,6 +30,7 @@ class Ledger:
             ("max_staleness", self.max_staleness, 0),
             ("total_groups", self.total_groups, 0),
             ("max_attempts", self.max_attempts, 1),
+            ("max_losses", self.max_losses, 0),
             ("updates_done", self.updates_done, 0),
         )
         for name, found, least in limits:
@@ -46,19 +48,24 @@ class Ledger:
         """How many ordinals were consumed."""
         return sum(stop - start for start, stop in self.consumed)
 
-    def holes(self) -> list[int]:
-        """The ordinals below the frontier that were not consumed, rising."""
-        starts = [0, *(stop for _, stop in self.consumed)]
-        stops = [*(start for start, _ in self.consumed), self.frontier]
-        return [ordinal for start, stop in zip(starts, stops, strict=True) for ordinal in range(start, stop)]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """An entry that a consumer works on, until it publishes, fails, evicts or consumes it."""
+    """An entry that its owner works on, until it publishes, fails, evicts or consumes it, or loses it."""
 
-    entry_id: str  # its place in its stage's stream
+    entry_id: str  # its place in its stage's stream; never of two owners
     payload: bytes  # for wire.decode
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """A claim that was taken away from its owner."""
+
+    stage: Stage
+    ordinal: int
+    owner: str
+    fate: Literal["again", "dead"]  # delivered again to whoever asks next, or a dead letter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +89,8 @@ class QueueStatistics:
     evictions: Mapping[str, int]  # the same by reason
     failed: int  # attempts given back after a failure
     failures: Mapping[Stage, int]  # attempts that failed, by stage, with the last ones of dead letters
-    dead: int  # groups that failed too often and became dead letters
+    dead: int  # groups that failed, or cost workers, too often and became dead letters
+    lost: Mapping[Stage, int]  # claims whose owner was lost, by stage; the attempt went on with another owner
     in_flight: int  # groups that stand in any stage
     holes: int  # ordinals given back that wait to be dispatched again
     frontier: int  # the first ordinal never admitted
@@ -97,5 +105,5 @@ def accounting_holds(statistics: QueueStatistics) -> bool:
         statistics.dispatched == fates + statistics.in_flight
         and statistics.in_flight == sum(stage.entries for stage in statistics.stages.values())
         and statistics.evicted == sum(statistics.evictions.values())
-        and statistics.failed + statistics.dead == sum(statistics.failures.values())
+        and statistics.failed <= sum(statistics.failures.values()) <= statistics.failed + statistics.dead
     )

@@ -1,7 +1,8 @@
 """Published weights: the learner writes and verifies a version, then commits the pointer; workers pull.
 
 A version lies under its own key and is never changed. The pointer names the latest; between the two writes a crash
-leaves a version that nobody reads and that a later publication deletes.
+leaves a version that nobody reads and that a later publication deletes. Only the learner of the run's present epoch
+can move the pointer: one that was cut off and comes back cannot.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from rollout.trained import digest_tensors
 from rollout.types import WeightsVersion
 from services.data.keys import run_key
+from services.data.scripted import refusals, source
 from services.data.server import reaching_server
 from services.data.wire import WireVersion
 from services.errors import WeightsCorrupt, WeightsError, WeightsMissing
@@ -40,12 +42,15 @@ class WeightsStore:
         self._keep = keep
         self._pointer = run_key(run, "weights")
         self._index = run_key(run, "weights:versions")  # sorted set: every version that has a key
+        self._commit_script = redis.register_script(source("commit_weights"))
 
-    def publish(self, tensors: Mapping[str, Tensor], version: WeightsVersion) -> None:
+    def publish(self, tensors: Mapping[str, Tensor], version: WeightsVersion, epoch: int) -> None:
         """Store the tensors and make them the latest; older versions beyond `keep` are deleted.
 
-        WeightsError if the version is not newer than the latest, or the tensors are too many bytes;
-        WeightsCorrupt if they do not have its digest, or the server did not keep what it was given.
+        epoch: of the take-over that the publisher works for (Queue.epoch). Superseded if another has taken the run
+        over since, RunMissing if the server lost its memory. WeightsError if the version is not newer than the latest,
+        or the tensors are too many bytes; WeightsCorrupt if they do not have its digest, or the server did not keep
+        what it was given.
         """
         self._require_newer(version)
         _require_digest(version, tensors)
@@ -60,7 +65,7 @@ class WeightsStore:
             fields: dict[Any, Any] = {"data": data, "sha256": hashlib.sha256(data).hexdigest()}
             self._redis.hset(self._key(version.version), mapping=fields)
             self._read(version)
-            self._commit(version)
+            self._commit(version, epoch)
 
     def latest(self) -> WeightsVersion | None:
         """The name of the latest version; None before the first. Cheap: nothing is fetched."""
@@ -97,15 +102,12 @@ class WeightsStore:
             raise WeightsCorrupt(f"version {version.version}: expected sha256 {sha256.decode()}, found {found}")
         return data
 
-    def _commit(self, version: WeightsVersion) -> None:
-        """Move the pointer and delete what is too old, in one transaction."""
-        stale = cast("list[bytes]", self._redis.zrange(self._index, 0, -self._keep - 1))
-        pipeline = self._redis.pipeline(transaction=True)
-        pipeline.set(self._pointer, msgspec.msgpack.encode(WireVersion.of(version)))
-        for old in stale:
-            pipeline.zrem(self._index, old)
-            pipeline.unlink(self._key(int(old)))
-        pipeline.execute()
+    def _commit(self, version: WeightsVersion, epoch: int) -> None:
+        """Move the pointer and delete what is too old, in one step that an old epoch may not take."""
+        pointer = msgspec.msgpack.encode(WireVersion.of(version))
+        keys = [self._pointer, self._index, run_key(self._run, "epoch")]
+        with refusals(f"commit weights version {version.version} of run {self._run!r}"):
+            self._commit_script(keys=keys, args=[epoch, version.version, pointer, self._keep])
 
 
 def _require_digest(version: WeightsVersion, tensors: Mapping[str, Tensor]) -> None:

@@ -63,6 +63,12 @@ class Controller:
         self._observe = observe
         self._waiting: list[Scored] = []
 
+    @property
+    def epoch(self) -> int:
+        """Of this controller's take-over; there is none before begin."""
+        assert self._queue.epoch is not None, "begin comes first"
+        return self._queue.epoch
+
     def begin(self, progress: Progress) -> None:
         """Write the run's ledger: what is below the frontier and not consumed is drawn first."""
         learning = self._config.learning
@@ -134,6 +140,7 @@ class Controller:
             entries=tuple(scored.claimed.payload for scored in batch),
             version=progress.version + 1,
             lineage=progress.lineage,
+            epoch=self.epoch,
             fresh=fresh,
             check_one=not fresh and progress.update % CHECK_ONE_EVERY == 0,
         )

@@ -67,10 +67,10 @@ class Fleet:
         found: Restored = self._ask([w.call("restore", folder) for w in self._learners], "restoring the learner")[0]
         return found
 
-    def publish(self, version: int, lineage: int, *, average: bool) -> WeightsVersion:
+    def publish(self, version: int, lineage: int, epoch: int, *, average: bool) -> WeightsVersion:
         """Publish the learner's live weights, or their average, under a new version."""
         method = "publish_average" if average else "publish"
-        answers = self._ask([w.call(method, version, lineage) for w in self._learners], "publishing weights")
+        answers = self._ask([w.call(method, version, lineage, epoch) for w in self._learners], "publishing weights")
         named: WeightsVersion = answers[0]
         return named
 

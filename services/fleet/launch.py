@@ -72,7 +72,7 @@ def train(config: RunConfig, *, fresh: bool, console: Console) -> ExitCode:
         )
         progress = _restore(session)
         controller.begin(progress)
-        progress = _publish_start(session, progress)
+        progress = _publish_start(session, progress, controller.epoch)
         fleet.run_loops()
         recorder.enter("training")
         progress = controller.run(progress, lambda: stop.raised, lambda now: _after_update(session, now))
@@ -84,7 +84,7 @@ def train(config: RunConfig, *, fresh: bool, console: Console) -> ExitCode:
             console.print(f"stopped after update {progress.update}; the same command goes on from there")
             write_report(folder, planned_updates=config.learning.updates)
             return ExitCode.DRAINED
-        _finish(session, progress, wall_seconds=time.monotonic() - started)
+        _finish(session, progress, controller.epoch, wall_seconds=time.monotonic() - started)
     return ExitCode.DONE
 
 
@@ -102,9 +102,9 @@ def _restore(session: Session) -> Progress:
     return replace(found, version=newest, lineage=found.lineage + 1)
 
 
-def _publish_start(session: Session, progress: Progress) -> Progress:
+def _publish_start(session: Session, progress: Progress, epoch: int) -> Progress:
     """The weights that this start draws its first groups with; the strip of the very first ones."""
-    named = session.fleet.publish(progress.version + 1, progress.lineage, average=False)
+    named = session.fleet.publish(progress.version + 1, progress.lineage, epoch, average=False)
     if session.config.evaluation is not None and progress.update == 0:
         session.recorder.show_strips(session.fleet.strips(), 0)
     return replace(progress, version=named.version)
@@ -144,11 +144,11 @@ def _measure(session: Session, version: WeightsVersion | None, when: When) -> li
     return figures
 
 
-def _finish(session: Session, progress: Progress, wall_seconds: float) -> None:
+def _finish(session: Session, progress: Progress, epoch: int, wall_seconds: float) -> None:
     """Measure what was learned and leave it behind: strips, adapter and card, summary, report."""
     config, folder = session.config, session.folder
     session.console.print("measuring before and after training", highlight=False)
-    average = session.fleet.publish(progress.version + 1, progress.lineage, average=True)
+    average = session.fleet.publish(progress.version + 1, progress.lineage, epoch, average=True)
     _measure(session, None, "before")
     figures = _measure(session, average, "after")
     session.recorder.enter("finishing")

@@ -65,20 +65,20 @@ class LearnerWorker:
         self._learner.load(checkpoint.tensors, progress.update)
         return Restored(progress=progress, complaints=tuple(complaints))
 
-    def publish(self, version: int, lineage: int) -> WeightsVersion:
+    def publish(self, version: int, lineage: int, epoch: int) -> WeightsVersion:
         """Publish the live weights under a new version."""
-        return self._publish(self._learner.parameters, version, lineage)
+        return self._publish(self._learner.parameters, version, lineage, epoch)
 
-    def publish_average(self, version: int, lineage: int) -> WeightsVersion:
+    def publish_average(self, version: int, lineage: int, epoch: int) -> WeightsVersion:
         """Publish the average, which is what is evaluated and saved."""
-        return self._publish(self._learner.average.tensors, version, lineage)
+        return self._publish(self._learner.average.tensors, version, lineage, epoch)
 
-    def _publish(self, tensors: Mapping[str, torch.Tensor], version: int, lineage: int) -> WeightsVersion:
+    def _publish(self, tensors: Mapping[str, torch.Tensor], version: int, lineage: int, epoch: int) -> WeightsVersion:
         named = WeightsVersion(
             version=version, update=self._learner.updates_done, lineage=lineage, digest=digest_tensors(tensors)
         )
         if self._rank == 0:
-            self._stores.weights.publish(tensors, named)
+            self._stores.weights.publish(tensors, named, epoch)
         return named
 
     def update(self, order: UpdateOrder) -> UpdateResult:
@@ -89,7 +89,7 @@ class LearnerWorker:
         checked = self._check_one(groups) if order.check_one else None
         report = self._learner.update(groups, guard=order.fresh)
         learned, cpu = time.perf_counter(), time.process_time() - cpu
-        published = self.publish(order.version, order.lineage)
+        published = self.publish(order.version, order.lineage, order.epoch)
         phases = {
             "load": loaded - started,
             "forward_backward": learned - loaded,

@@ -58,6 +58,7 @@ class UpdateOrder:
     entries: tuple[bytes, ...]  # ScoredEntry, in the order of their ordinals
     version: int  # of the weights to publish
     lineage: int
+    epoch: int  # of the take-over that orders it: an older one cannot publish
     fresh: bool  # all entries were drawn with the live weights: the ratio guard checks every pair
     check_one: bool  # else: check one group with the weights that drew it
 

@@ -12,8 +12,7 @@ for _ = 1, room do
   end
   local attempt = tonumber(redis.call('HGET', attempts, ordinal) or 0)
   local ticket = { schema = schema, ordinal = tonumber(ordinal), attempt = attempt, created_ms = now_ms }
-  local id = redis.call('XADD', stream.tickets, '*', 'payload', cmsgpack.pack(ticket))
-  set_place(ordinal, 'tickets', id, attempt)
+  put('tickets', ordinal, attempt, cmsgpack.pack(ticket))
   redis.call('HINCRBY', ledger, 'dispatched', 1)
 end
 return math.max(room, 0)

@@ -1,12 +1,13 @@
 -- Consumes an update's groups, all or none, and counts the update.
--- ARGV: update, then entry id and ordinal of each group. Returns 1, or 0 if the very same call has been made before.
+-- ARGV: update, then entry id, owner and ordinal of each group. Returns 1, or 0 if the very same call has been made
+-- before.
 
-local update = tonumber(ARGV[1])
+local update = tonumber(table.remove(ARGV, 1))
 local done = number('updates_done')
 if update == done then
-  for i = 2, #ARGV, 2 do
-    if place_of(ARGV[i + 1]) then
-      return redis.error_reply('WRONGUPDATE ' .. update .. ' is done, but ordinal ' .. ARGV[i + 1] .. ' is in flight')
+  for i = 1, #ARGV, 3 do
+    if place_of(ARGV[i + 2]) then
+      return redis.error_reply('WRONGUPDATE ' .. update .. ' is done, but ordinal ' .. ARGV[i + 2] .. ' is in flight')
     end
   end
   return 0
@@ -14,21 +15,20 @@ end
 if update ~= done + 1 then
   return redis.error_reply('WRONGUPDATE expected ' .. done + 1 .. ', found ' .. update)
 end
-for i = 2, #ARGV, 2 do
-  local place, wrong = held_place('scored', ARGV[i], ARGV[i + 1])
+for i = 1, #ARGV, 3 do
+  local place, wrong = held_place('scored', ARGV[i], ARGV[i + 1], ARGV[i + 2])
   if wrong then
     return wrong
   end
   if not place then
-    return redis.error_reply('NOTHELD entry ' .. ARGV[i] .. ' of scored, ordinal ' .. ARGV[i + 1] .. ', is gone')
+    return redis.error_reply('NOTHELD entry ' .. ARGV[i] .. ' of scored, ordinal ' .. ARGV[i + 2] .. ', is gone')
   end
 end
 redis.call('HSET', ledger, 'updates_done', update)
-for i = 2, #ARGV, 2 do
+for i = 1, #ARGV, 3 do
   settle('scored', ARGV[i])
-  redis.call('HDEL', running, ARGV[i + 1])
-  redis.call('HDEL', attempts, ARGV[i + 1])
-  redis.call('HDEL', failures, ARGV[i + 1])
+  redis.call('HDEL', running, ARGV[i + 2])
+  forget(ARGV[i + 2])
   redis.call('HINCRBY', ledger, 'consumed', 1)
 end
 return 1

@@ -3,7 +3,7 @@ import pytest
 from services.data.queue import Claimed, Ledger, Queue, accounting_holds
 from services.data.server import connect
 from services.data.wire import Ticket, decode
-from services.errors import QueueError
+from services.errors import QueueError, RunMissing
 
 NOW_MS = 1_760_000_000_123
 
@@ -162,7 +162,7 @@ def test_a_result_that_comes_after_its_group_was_given_back_is_a_duplicate(queue
 
 def test_a_result_for_a_consumed_group_is_a_duplicate(queue) -> None:
     queue.admit(NOW_MS)
-    late = Claimed(entry_id="1-0", payload=b"")
+    late = Claimed(entry_id="1-0", payload=b"", owner="late")
     scored = to_scored(queue)
     finish(queue, 1, scored)
     assert not queue.publish("groups", late, b"late", 0, 0)
@@ -186,7 +186,7 @@ def test_a_result_under_the_wrong_name_is_refused_and_changes_nothing(queue) -> 
 def test_an_update_consumes_all_its_groups_or_none(queue) -> None:
     queue.admit(NOW_MS)
     scored = to_scored(queue)
-    gone = Claimed(entry_id="1-0", payload=b"")
+    gone = Claimed(entry_id="1-0", payload=b"", owner="late")
     with pytest.raises(QueueError, match="ordinal 7, is gone"):
         queue.finish_update(1, [scored[0], gone], [0, 7])
     with pytest.raises(ValueError, match="every ordinal once"):
@@ -230,11 +230,11 @@ def test_a_run_that_has_not_begun_is_named(redis) -> None:
     calls = (
         lambda: queue.admit(NOW_MS),
         lambda: queue.claim("tickets", "rollout-0", 1, 0),
-        lambda: queue.publish("tickets", Claimed(entry_id="1-0", payload=b""), b"", 0, 0),
+        lambda: queue.publish("tickets", Claimed(entry_id="1-0", payload=b"", owner="late"), b"", 0, 0),
         queue.statistics,
     )
     for call in calls:
-        with pytest.raises(QueueError, match=r"absent.* begun"):
+        with pytest.raises(RunMissing, match=r"absent.* begun"):
             call()
     assert redis.keys("{absent}:*") == []
 
@@ -281,6 +281,7 @@ def test_a_run_whose_name_would_break_its_keys_is_refused(run) -> None:
     [
         ({"groups_per_update": 0}, "groups_per_update >= 1"),
         ({"max_staleness": -1}, "max_staleness >= 0"),
+        ({"max_losses": -1}, "max_losses >= 0"),
         ({"consumed": ((0, 3),), "frontier": 2}, r"intervals in \[0, 2\)"),
         ({"consumed": ((4, 6), (0, 3)), "frontier": 9}, "rising"),
     ],

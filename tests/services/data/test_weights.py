@@ -7,9 +7,11 @@ from redis import Redis
 from rollout.trained import digest_tensors
 from rollout.types import WeightsVersion
 from services.data.weights import WeightsStore
-from services.errors import WeightsCorrupt, WeightsError, WeightsMissing
+from services.errors import RunMissing, Superseded, WeightsCorrupt, WeightsError, WeightsMissing
 
 pytestmark = pytest.mark.integration
+
+EPOCH = 3
 
 
 def tensors(value=1.0):
@@ -22,12 +24,13 @@ def named(number, held):
 
 def published(store, number):
     version = named(number, tensors(float(number)))
-    store.publish(tensors(float(number)), version)
+    store.publish(tensors(float(number)), version, EPOCH)
     return version
 
 
 @pytest.fixture
 def store(redis):
+    redis.set("{run}:epoch", EPOCH)
     return WeightsStore(redis, "run", keep=2)
 
 
@@ -47,7 +50,7 @@ def test_a_published_version_is_the_latest_and_comes_back_bit_for_bit(store) -> 
 
 def test_parameters_and_views_are_published_as_they_are(store) -> None:
     held = {"w": torch.nn.Parameter(torch.arange(6.0).reshape(2, 3)).T}
-    store.publish(held, named(1, held))
+    store.publish(held, named(1, held), EPOCH)
     assert torch.equal(store.fetch(named(1, held))["w"], held["w"])
 
 
@@ -57,7 +60,7 @@ def test_versions_beyond_those_kept_are_deleted(store, redis) -> None:
         store.fetch(versions[1])
     assert torch.equal(store.fetch(versions[2])["a.weight"], tensors(3.0)["a.weight"])
     assert set(redis.keys("{run}:*")) == {
-        b"{run}:weights", b"{run}:weights:versions", b"{run}:weights:3", b"{run}:weights:4"
+        b"{run}:epoch", b"{run}:weights", b"{run}:weights:versions", b"{run}:weights:3", b"{run}:weights:4"
     }  # fmt: skip
 
 
@@ -73,8 +76,8 @@ def test_tensors_without_the_versions_digest_are_not_published(store, redis) -> 
     with pytest.raises(
         WeightsCorrupt, match=f"version 1: expected digest {'0' * 64}, found {named(1, tensors()).digest}"
     ):
-        store.publish(tensors(), version)
-    assert redis.keys("{run}:*") == []
+        store.publish(tensors(), version, EPOCH)
+    assert redis.keys("{run}:*") == [b"{run}:epoch"]
 
 
 def test_weights_of_another_digest_are_not_handed_out(store) -> None:
@@ -113,6 +116,17 @@ def test_a_full_server_moves_no_pointer(store, redis) -> None:
     assert store.latest() == version
 
 
+def test_a_learner_whose_run_was_taken_over_moves_no_pointer(store, redis) -> None:
+    version = published(store, 1)
+    redis.set("{run}:epoch", EPOCH + 1)
+    with pytest.raises(Superseded, match="expected 4, found 3"):
+        published(store, 2)
+    redis.delete("{run}:epoch")
+    with pytest.raises(RunMissing):
+        published(store, 3)
+    assert store.latest() == version
+
+
 class Careless(Redis):
     """A server, or a way to it, that flips a bit of what it is given."""
 
@@ -123,6 +137,7 @@ class Careless(Redis):
 
 
 def test_weights_that_the_server_did_not_keep_are_not_committed(redis) -> None:
+    redis.set("{run}:epoch", EPOCH)
     store = WeightsStore(Careless(connection_pool=redis.connection_pool), "run", keep=2)
     with pytest.raises(WeightsCorrupt, match="version 1: expected sha256"):
         published(store, 1)

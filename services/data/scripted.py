@@ -1,0 +1,68 @@
+"""The queue's Lua scripts, loaded once and called by name; what they refuse comes back as our errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+
+from redis import Redis
+from redis.commands.core import Script
+from redis.exceptions import ResponseError
+
+from services.data.keys import run_key
+from services.data.ledger import STAGES
+from services.data.server import reaching_server
+from services.errors import QueueError, RunMissing, Superseded
+
+KEYS = (
+    *STAGES, "dead", "ledger", "running", "holes", "attempts", "failures", "evictions", "stop", "losses", "buried",
+    "epoch",
+)  # fmt: skip
+"""In the order of scripts/keys.lua."""
+
+
+class Scripts:
+    """One run's scripts on one server."""
+
+    def __init__(self, redis: Redis, run: str, names: Sequence[str]) -> None:
+        self._run = run
+        self._keys = [run_key(run, name) for name in KEYS]
+        self._scripts: dict[str, Script] = {name: redis.register_script(_source(name)) for name in names}
+
+    def call(self, name: str, epoch: int | None, *arguments: str | int | bytes) -> object:
+        """The script's answer, all of one moment.
+
+        epoch: the caller's, if it commands the run. ServerUnavailable if the server does not answer, RunMissing if
+        it holds no such run, Superseded if another has taken the run over, QueueError for any other refusal.
+        """
+        caller = "" if epoch is None else epoch
+        with reaching_server(QueueError, f"{name} in run {self._run!r}"), refusals(f"{name} in run {self._run!r}"):
+            return self._scripts[name](keys=self._keys, args=[caller, *arguments])
+
+
+@contextmanager
+def refusals(action: str) -> Iterator[None]:
+    """Raise what a script refuses as our errors; the rest as it is. action: what was tried, for the message."""
+    try:
+        yield
+    except ResponseError as error:
+        if "NOLEDGER" in str(error):
+            raise RunMissing(
+                f"{action}: expected the run's ledger, found none: "
+                "it has not begun on this server, or the server lost its memory"
+            ) from error
+        if "OLDEPOCH" in str(error):
+            raise Superseded(f"{action}: another has taken the run over: {error}") from error
+        raise
+
+
+def source(script: str) -> str:
+    """A script's Lua text."""
+    return (files("services.data") / "scripts" / f"{script}.lua").read_text(encoding="utf-8")
+
+
+def _source(script: str) -> str:
+    """The script's Lua text with what it builds on."""
+    names = ["keys", script] if script == "take_over" else ["keys", "places", script]
+    return "\n".join(source(name) for name in names)
