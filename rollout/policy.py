@@ -54,6 +54,10 @@ class Policy(Protocol):
         """Encode prompts; one row each, without gradient."""
         ...
 
+    def place_text_encoders(self, device: torch.device | None) -> None:
+        """Move the text encoders to a device, where `encode` then works; None gives them up, and `encode` with them."""
+        ...
+
     def initial_latents(self, seeds: Sequence[int], height: int, width: int) -> Tensor:
         """Standard normal latents [len(seeds), C, h, w] float32 for an image of height x width pixels, a function of
         the seeds alone, on the network's device.

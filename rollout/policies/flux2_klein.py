@@ -58,9 +58,13 @@ class Flux2KleinPolicy:
         tokens: Tensor = self._pipeline.encode_prompt(prompts, max_sequence_length=self._max_sequence_length)[0]
         return tokens
 
+    def place_text_encoders(self, device: torch.device | None) -> None:
+        """Move the text encoders, or give them up (see `stock.place_text_encoders`)."""
+        stock.place_text_encoders(self._pipeline, device)
+
     def initial_latents(self, seeds: Sequence[int], height: int, width: int) -> Tensor:
         """Standard normal latents [n, 4 C, H / 2f, W / 2f] with the autoencoder's channels C and reduction f."""
-        return self._layout.noise(seeds, height, width).to(self._pipeline.device)
+        return self._layout.noise(seeds, height, width).to(stock.device_of(self.network))
 
     def sigmas(self, num_steps: int, height: int, width: int) -> tuple[float, ...]:
         """The scheduler's grid with the pipeline's shift for this many tokens and steps."""

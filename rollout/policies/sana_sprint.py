@@ -61,9 +61,13 @@ class SanaSprintPolicy:
         )
         return Conditions({"tokens": tokens, "mask": mask})
 
+    def place_text_encoders(self, device: torch.device | None) -> None:
+        """Move the text encoders, or give them up (see `stock.place_text_encoders`)."""
+        stock.place_text_encoders(self._pipeline, device)
+
     def initial_latents(self, seeds: Sequence[int], height: int, width: int) -> Tensor:
         """Standard normal latents [n, C, H / f, W / f] with the autoencoder's reduction f."""
-        return self._layout.noise(seeds, height, width).to(self._pipeline.device)
+        return self._layout.noise(seeds, height, width).to(stock.device_of(self.network))
 
     def sigmas(self, num_steps: int, height: int, width: int) -> tuple[float, ...]:
         """The pipeline's angles, equally spaced but for its special two-step grid, as noise levels; the first is 1

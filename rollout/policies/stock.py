@@ -28,6 +28,8 @@ PREFIX = "transformer."
 """What stock diffusers puts before the network's own names in an adapter file."""
 BASE_ADAPTER = "base"
 """The name of a frozen adapter underneath: switching the trained one off by name leaves it on."""
+TEXT_ENCODER = "text_encoder"
+"""What the names of text encoders begin with in every stock pipeline."""
 
 
 def open_pipeline(pipeline_class: type[DiffusionPipeline], spec: PolicySpec) -> DiffusionPipeline:
@@ -38,14 +40,27 @@ def open_pipeline(pipeline_class: type[DiffusionPipeline], spec: PolicySpec) -> 
     absent = {name: None for name, value in index.items() if isinstance(value, list) and value[0] is None}
     pipeline = pipeline_class.from_pretrained(
         spec.folder, dtype=getattr(torch, spec.dtype), local_files_only=True, **absent
-    ).to(spec.device)
+    )
     if spec.base_adapter is not None:
         file = _adapter_file(spec.base_adapter, "model.base_adapter")
         pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=BASE_ADAPTER)
-    for part in pipeline.components.values():
+    for name, part in pipeline.components.items():
         if isinstance(part, nn.Module):
             part.requires_grad_(False).eval()
+            part.to("cpu" if name.startswith(TEXT_ENCODER) and spec.encoders_wait else spec.device)
     return pipeline
+
+
+def place_text_encoders(pipeline: DiffusionPipeline, device: torch.device | None) -> None:
+    """Move the pipeline's text encoders to a device; None gives them up."""
+    for name, part in pipeline.components.items():
+        if name.startswith(TEXT_ENCODER) and isinstance(part, nn.Module):
+            pipeline.register_modules(**{name: None if device is None else part.to(device)})
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network is; a pipeline's own `device` looks through all its parts and takes a thousand times as long."""
+    return next(network.parameters()).device
 
 
 @dataclass(frozen=True, slots=True)

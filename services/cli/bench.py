@@ -1,6 +1,7 @@
 """`tafs bench`: how far sampling, decoding, scoring and updating are above their floor.
 
-The floor of a phase is the time of its pure network (text encoders too), decoder or scorer calls on the same shapes.
+The floor of a phase is the time of its pure network, decoder or scorer calls on the same shapes. Prompts are encoded
+once in a run, so that the text encoders belong to no phase.
 Both are timed in turns, repetition by repetition, so that whatever else the machine does meets both alike.
 """
 
@@ -79,7 +80,6 @@ class Bench:
 
     @torch.no_grad()
     def _calls(self, policy: Policy, drawn: Drawn, conditions: Conditions) -> None:
-        policy.encode([self._prompt(0).text])
         x = drawn.trajectory.states[:, 0]
         for transition in self._process:
             policy.velocity(x, torch.full((len(x),), transition.sigma, device=x.device), conditions)
@@ -126,7 +126,7 @@ def _pure(learner: Learner, groups: Sequence[ScoredGroup]) -> None:
     """Forward and backward of the update's network calls, and nothing else."""
     size = learner.spec.micro_batch
     states = torch.cat([group.group.trajectory.states.flatten(0, 1) for group in groups])
-    conditions = learner.policy.encode(["" for _ in range(1)]).take([0] * size)
+    conditions = learner.policy.encode([groups[0].group.prompt.text]).take([0] * size)
     for x in torch.split(states, size):
         sigma = torch.full((len(x),), 0.5, device=x.device)
         learner.policy.velocity(x, sigma, conditions.take(range(len(x)))).sum().backward()  # type: ignore[no-untyped-call]

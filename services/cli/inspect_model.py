@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from rollout.lora import attach_adapter
 from rollout.policies.build import PolicySpec, load_policy, pipeline_class
+from rollout.policies.hub import local_folder
 from rollout.policies.serving import stock_arguments
 from rollout.policy import Policy
 from rollout.trained import trained_tensors
@@ -24,11 +25,15 @@ TRAINED_BYTES = 16
 GIB = 2**30
 
 
-def inspect_model(folder: Path, num_steps: int, height: int, width: int, rank: int) -> Iterator[str]:
-    """Lines about the folder's family, latents, native grid, parameters, memory and adapter. The network is loaded in
-    bfloat16. ConfigError for a folder, a size or a number of steps that the family does not know.
+def inspect_model(model: Path, num_steps: int, height: int, width: int, rank: int) -> Iterator[str]:
+    """Lines about family, latents, native grid, parameters, memory and adapter of a pipeline folder, or of the newest
+    commit of `hub:owner/name`. The network is loaded in bfloat16. ConfigError for a folder, a size or a number of steps
+    that the family does not know.
     """
     try:
+        folder = local_folder(model, None, offline=False)
+        if folder != model:
+            yield f"commit      {folder.name}, for `model.revision`"
         family = pipeline_class(folder)
         policy = load_policy(PolicySpec(folder=folder, dtype="bfloat16"))
         latents = tuple(policy.initial_latents([0], height, width).shape[1:])

@@ -54,7 +54,7 @@ def check(run_file: RunFile, overrides: Overrides = None) -> None:
 
 @app.command(name="inspect")
 def inspect_model(
-    model: Annotated[Path, typer.Argument(help="Pipeline folder.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="Pipeline folder, or hub:owner/name.", show_default=False)],
     *,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the schedule shown.")] = 4,
     height: Annotated[int, typer.Option(min=1, help="Pixels.")] = 1024,

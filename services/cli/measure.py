@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -36,17 +37,16 @@ def evaluate_adapter(config: RunConfig, adapter: Path | None) -> None:
 
 def sample_strip(config: RunConfig, prompt: str, adapter: Path | None, output: Path, count: int) -> Path:
     """Write a strip of `count` samples of a prompt, all steps, at the serving temperature."""
-    images = draw(
-        _policy(config, adapter), config, Prompt(id="0", text=prompt), 0, count, config.sampling.serving_temperature
-    )
+    policy = _policy(config, adapter, [prompt])
+    images = draw(policy, config, Prompt(id="0", text=prompt), 0, count, config.sampling.serving_temperature)
     rows = [StripRow(caption=f"sample {index}", images=steps) for index, steps in enumerate(images)]
     columns = [f"step {step}, sigma {sigma:g}" for step, sigma in enumerate(config.sampling.sigmas[:-1])]
     compose_strip(rows, columns, prompt).save(output)
     return output
 
 
-def _policy(config: RunConfig, adapter: Path | None) -> Policy:
-    policy = build_policy(config)
+def _policy(config: RunConfig, adapter: Path | None, prompts: Sequence[str] | None = None) -> Policy:
+    policy = build_policy(config, prompts)
     if adapter is not None:
         try:
             policy.load_adapter(adapter)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -13,11 +16,14 @@ from learner.update import Learner, LearnerSpec
 from rewards.build import build as build_reward
 from rewards.reward import Reward
 from rollout.lora import attach_adapter
-from rollout.policies.build import PolicySpec, load_policy
+from rollout.policies.build import PolicySpec, load_policy, pipeline_class
 from rollout.policy import Policy
+from rollout.prompt_cache import MEMORY_LIMIT, OnceEncodingPolicy, PromptCache, PromptFiles, encoders_digest
+from rollout.prompts import load_prompts
 from rollout.seeding import named_seed
 from rollout.trained import train_everything
 from services.config import RunConfig
+from services.fleet.model_folder import model_folder
 from services.learning_config import LearningConfig
 
 
@@ -36,20 +42,27 @@ def use_threads(cpus: float) -> None:
     torch.set_num_threads(max(1, int(cpus)))
 
 
-def build_policy(config: RunConfig) -> Policy:
-    """The pipeline folder's policy with its trained tensors attached, the same in every worker."""
+def build_policy(config: RunConfig, prompts: Iterable[str] | None = None) -> Policy:
+    """The pipeline folder's policy with its trained tensors attached, the same in every worker. It encodes each prompt
+    once. prompts: all that it will be asked to encode, where text encoders are dropped; None = those of the run.
+    """
     model = config.model
+    folder = model_folder(model)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if model.device == "auto" else model.device
-    policy = load_policy(
+    loaded = load_policy(
         PolicySpec(
-            folder=model.path,
+            folder=folder,
             dtype=model.dtype,
             device=device,
             guidance=config.sampling.guidance,
             max_sequence_length=model.max_sequence_length,
+            encoders_wait=model.text_encoders != "keep",
             base_adapter=model.base_adapter,
         )
     )
+    policy = OnceEncodingPolicy(loaded, _prompt_cache(config, folder), model.text_encoders)
+    if model.text_encoders == "drop":
+        policy.drop_text_encoders(_texts(config) if prompts is None else prompts)
     if model.lora is None:
         train_everything(policy.network)
         return policy
@@ -58,6 +71,22 @@ def build_policy(config: RunConfig) -> Policy:
     if model.init_adapter is not None:
         policy.load_adapter(model.init_adapter)
     return policy
+
+
+def _prompt_cache(config: RunConfig, folder: Path) -> PromptCache:
+    model = config.model
+    files = None
+    if model.prompt_cache is not None:
+        versions = [version(package) for package in ("torch", "diffusers", "transformers")]
+        guided = config.sampling.guidance > 1.0  # the empty prompt travels with the prompt
+        settings = (pipeline_class(folder), model.dtype, model.max_sequence_length, guided, *versions)
+        files = PromptFiles(model.prompt_cache, encoders_digest(folder, *settings))
+    return PromptCache(files, None if model.text_encoders == "drop" and files is None else MEMORY_LIMIT)
+
+
+def _texts(config: RunConfig) -> list[str]:
+    paths = [config.sampling.prompts, *([] if config.evaluation is None else [config.evaluation.prompts])]
+    return [prompt.text for path in paths for prompt in load_prompts(path)]
 
 
 def build_learner(config: RunConfig, policy: Policy, ranks: Ranks) -> Learner:

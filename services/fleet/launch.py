@@ -27,6 +27,7 @@ from services.fleet.controller import Controller
 from services.fleet.figures import add_evaluations, evaluated_temperatures, evaluations, read_evaluations
 from services.fleet.fleet import Fleet
 from services.fleet.messages import Progress
+from services.fleet.model_folder import model_folder, model_name
 from services.fleet.preflight import check_inputs, check_room
 from services.fleet.recorder import SCRAPE_TIMEOUT_S, Recorder, compose_run_strips
 from services.fleet.run_folder import config_digest, owned, recorded_commit
@@ -167,18 +168,19 @@ def _finish(session: Session, progress: Progress, epoch: int, wall_seconds: floa
 
 def model_card(config: RunConfig, folder: Path, progress: Progress, figures: list[Evaluation]) -> str:
     """The adapter's README."""
-    index = json.loads((config.model.path / "model_index.json").read_text())
+    model = model_folder(config.model)
+    index = json.loads((model / "model_index.json").read_text())
     absent = [name for name, value in index.items() if isinstance(value, list) and value[0] is None]
     behaviour = config.sampling.constant_behaviour(config.sampling.serving_temperature)
     required = ("text_encoder_3", "tokenizer_3")  # what diffusers insists on being told is absent
     return render_model_card(
         AdapterCard(
             run=config.name,
-            base_model=str(config.model.path),
+            base_model=model_name(config.model),
             pipeline=index["_class_name"],
             absent_components=tuple(name for name in required if name in absent),
             base_adapter=None if config.model.base_adapter is None else str(config.model.base_adapter),
-            arguments=stock_arguments(config.model.path, behaviour.num_steps, behaviour.guidance),
+            arguments=stock_arguments(model, behaviour.num_steps, behaviour.guidance),
             max_sequence_length=config.model.max_sequence_length,
             sampler="annealed",
             behaviour=behaviour,

@@ -14,6 +14,7 @@ from rollout.prompts import load_prompts
 from rollout.types import Prompt
 from services.config import FleetConfig, RunConfig
 from services.errors import ConfigError, RewardFailed
+from services.fleet.model_folder import model_folder
 
 
 def check_inputs(config: RunConfig) -> list[str]:
@@ -22,7 +23,8 @@ def check_inputs(config: RunConfig) -> list[str]:
     ConfigError naming file and key for the first that is not, RewardFailed for a reward's server that does not answer.
     """
     try:
-        found = [f"model: {pipeline_class(config.model.path)} at {config.model.path}"]
+        folder = model_folder(config.model)
+        found = [f"model: {pipeline_class(folder)} at {folder}"]
         prompts = load_prompts(config.sampling.prompts)
         found.append(f"prompts: {len(prompts)} in {config.sampling.prompts}")
         found += _check_rewards(config, prompts)

@@ -77,8 +77,10 @@ def config_digest(config: RunConfig) -> str:
 
 
 def input_digests(config: RunConfig) -> dict[str, str]:
-    """sha256 of the model folder and the prompt files."""
-    files = {"sampling.prompts": config.sampling.prompts, "model.path": config.model.path}
+    """sha256 of the prompt files, and of the model and adapters where they are local."""
+    files = {"sampling.prompts": config.sampling.prompts}
+    if config.model.revision is None:  # a commit says it all
+        files["model.path"] = config.model.path
     if config.evaluation is not None:
         files["evaluation.prompts"] = config.evaluation.prompts
     if config.model.init_adapter is not None:

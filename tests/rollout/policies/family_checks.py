@@ -298,6 +298,23 @@ def check_rows_of_conditions_join_and_part(family, size):
         )
 
 
+def check_without_text_encoders_all_but_encoding_goes_on(family, folder, size):
+    """Encoders that wait on the CPU encode as those that stay, and once they are given up nothing else changes."""
+    stays, waits = adapt(load(family)), adapt(load(family, encoders_wait=True))
+    conditions = waits.encode(list(PROMPTS))
+    expected = stays.encode(list(PROMPTS)).tensors
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in conditions.tensors.items())
+    for device in (torch.device("cpu"), None):
+        waits.place_text_encoders(device)
+    held = [n for n, part in waits._pipeline.components.items() if "encoder" in n and part is not None]
+    assert held == []
+    x, sigma = waits.initial_latents([1, 2], *size), torch.tensor([0.5, 0.9])
+    assert torch.equal(waits.velocity(x, sigma, conditions), stays.velocity(x, sigma, conditions))
+    assert torch.equal(waits.decode(x), stays.decode(x))
+    waits.save_trained(folder)
+    stays.load_adapter(folder)
+
+
 def check_in_half_precision_it_stays_near_the_stock_pipeline(family, size):
     """Our kernel stays float32 where stock rounds its latents too; two steps with a network in bfloat16 stay within
     5 % of each other, on average.

@@ -164,6 +164,10 @@ def test_rows_of_conditions_join_and_part(base):
     checks.check_rows_of_conditions_join_and_part(base, SIZES[0])
 
 
+def test_without_text_encoders_all_but_encoding_goes_on(klein, tmp_path):
+    checks.check_without_text_encoders_all_but_encoding_goes_on(klein, tmp_path, SIZES[0])
+
+
 def test_in_half_precision_it_stays_near_the_stock_pipeline(klein):
     checks.check_in_half_precision_it_stays_near_the_stock_pipeline(klein, SIZES[0])
 

@@ -204,6 +204,10 @@ def test_rows_of_conditions_join_and_part(sprint):
     checks.check_rows_of_conditions_join_and_part(sprint, SIZES[0])
 
 
+def test_without_text_encoders_all_but_encoding_goes_on(sprint, tmp_path):
+    checks.check_without_text_encoders_all_but_encoding_goes_on(sprint, tmp_path, SIZES[0])
+
+
 def test_in_half_precision_it_stays_near_the_stock_pipeline(sprint):
     checks.check_in_half_precision_it_stays_near_the_stock_pipeline(sprint, SIZES[0])
 

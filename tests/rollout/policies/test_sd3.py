@@ -175,6 +175,10 @@ def test_rows_of_conditions_join_and_part(plain, guided, whole):
     checks.check_rows_of_conditions_join_and_part(whole, SIZES[0])
 
 
+def test_without_text_encoders_all_but_encoding_goes_on(plain, tmp_path):
+    checks.check_without_text_encoders_all_but_encoding_goes_on(plain, tmp_path, SIZES[0])
+
+
 def test_in_half_precision_it_stays_near_the_stock_pipeline(plain):
     checks.check_in_half_precision_it_stays_near_the_stock_pipeline(plain, SIZES[0])
 

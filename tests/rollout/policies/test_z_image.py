@@ -155,6 +155,10 @@ def test_rows_of_conditions_join_and_part(guided):
     checks.check_rows_of_conditions_join_and_part(guided, SIZES[0])
 
 
+def test_without_text_encoders_all_but_encoding_goes_on(turbo, tmp_path):
+    checks.check_without_text_encoders_all_but_encoding_goes_on(turbo, tmp_path, SIZES[0])
+
+
 def test_in_half_precision_it_stays_near_the_stock_pipeline(turbo):
     checks.check_in_half_precision_it_stays_near_the_stock_pipeline(turbo, SIZES[0])
 

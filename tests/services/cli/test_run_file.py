@@ -57,6 +57,12 @@ def test_an_override_changes_one_setting_and_leaves_the_rest() -> None:
         (lambda v: v["sampling"].update(sigmas=[1, 0]), r"no transition has a density"),
         (lambda v: v["sampling"].update(temperature={"start": 0.0}), r"no transition has a density"),
         (lambda v: v["sampling"].update(sigmas=[1, 0.01, 0]), r"step 0 \(sigma 1 -> 0\.01, tau 1\) cannot be trained"),
+        (
+            lambda v: v["model"].update(path="hub:owner/name"),
+            r"needs `revision`, a commit; `tafs inspect hub:own",
+        ),
+        (lambda v: v["model"].update(path="hub:name"), r"expected `hub:owner/name` in model\.path, found 'hub:name'"),
+        (lambda v: v["model"].update(offline=True), r"`revision` and `offline` have no effect on a local folder"),
         (lambda v: v["sampling"]["temperature"].update(end=0.5), r"`end` belongs to an annealed temperature"),
         (lambda v: v["learning"].update(advantage={"mode": "terminal", "lam": 0.5}), r"`lam` has no effect"),
         (lambda v: v["model"].update(lora=None), r"merge_adapter needs model\.lora"),
