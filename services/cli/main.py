@@ -119,6 +119,22 @@ def trace(
 
 
 @app.command()
+def report(
+    run_folders: Annotated[
+        list[Path], typer.Argument(help="Run folders, e.g. runs/quickstart; several are compared.", show_default=False)
+    ],
+    *,
+    output: Annotated[
+        Path | None, typer.Option(help="Default: report.html in the run folder, or comparison.html beside the first.")
+    ] = None,
+) -> None:
+    """Write a run's report anew, or one page that compares several runs."""
+    from services.cli.report import write_reports
+
+    typer.echo(write_reports(run_folders, output))
+
+
+@app.command()
 def bench(run_file: RunFile, overrides: Overrides = None) -> None:
     """Time sampling, decoding, scoring and updating against their pure network and scorer calls."""
     from services.cli.bench import bench_run

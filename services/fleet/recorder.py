@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,17 +13,19 @@ import numpy as np
 from rich.console import Console
 
 from services.config import RunConfig
+from services.data.ledger import QueueStatistics
 from services.data.queue import Queue
 from services.errors import QueueError
 from services.fleet.messages import Strip
 from services.fleet.run_folder import recorded_commit
 from services.observe.endpoint import announce, serve
+from services.observe.events import EventLog
 from services.observe.history import HistoryWriter, UpdateRecord, read_history
 from services.observe.metric_cells import QueueFigures, RunFacts, Saved, StageFigures
 from services.observe.metric_table import RunState
 from services.observe.metrics import RunMetrics
+from services.observe.pictures import BEFORE_AFTER
 from services.observe.progress import RunView
-from services.observe.report import BEFORE_AFTER
 from services.observe.scalars import ScalarWriter
 from services.observe.strips import StripPanel, StripRow, compose_before_after, compose_strip, strip_path
 
@@ -52,6 +54,9 @@ class Recorder:
         self._metrics = RunMetrics(config.name, run_facts(config, folder), lambda: queue_figures(scraped))
         self._endpoint = serve(self._metrics, port=config.fleet.metrics_port, host=config.fleet.metrics_host)
         self._target = announce(config.runs, config.name, self._endpoint.address)
+        self._events = EventLog(folder)
+        self._last = behind[-1] if behind else None
+        self._counted: QueueStatistics | None = None
         self._view = RunView(config.name, config.learning.updates, history=behind, console=console)
 
     @property
@@ -61,12 +66,16 @@ class Recorder:
 
     def __enter__(self) -> Self:
         self._view.__enter__()
+        behind = "" if self._last is None else f", with {self._last.update} updates behind it"
+        self.tell("start", f"The run starts{behind}.")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._view.__exit__(kind, error, trace)
+        self.tell("end", "The run ends." if error is None else f"The run ends: {type(error).__name__}: {error}")
+        self._events.close()
         self._history.close()
         self._scalars.close()
         self._endpoint.close()
@@ -81,12 +90,22 @@ class Recorder:
         """A checkpoint is complete; it took so long."""
         self._metrics.save(Saved(unix_time=time.time(), seconds=seconds))
 
+    def tell(self, kind: str, text: str, *, slot: str = "") -> None:
+        """Keep in the journal what happened that is no update; kind: of `services.observe.events.KINDS`."""
+        self._events.add(kind, text, update=self._last.update if self._last else 0, slot=slot)
+
     def take(self, record: UpdateRecord) -> None:
         """One update happened."""
+        if self._last is not None and record.lineage != self._last.lineage:
+            self.tell("lineage", f"Update {record.update} is the first of lineage {record.lineage}.")
+        self._last = record
         self._history.append(record)
         self._scalars.write(record)
         self._metrics.observe(record)
         figures = self._queue.statistics()
+        for kind, text in losses(self._counted, figures):
+            self.tell(kind, text)
+        self._counted = figures
         depths: dict[str, float] = {name: stage.entries for name, stage in figures.stages.items()}
         fleet = self._config.fleet
         workers = {
@@ -144,6 +163,27 @@ def run_facts(config: RunConfig, folder: Path) -> RunFacts:
         advantage=config.learning.advantage.mode,
         max_staleness=config.fleet.max_staleness,
     )
+
+
+def losses(before: QueueStatistics | None, now: QueueStatistics) -> Iterator[tuple[str, str]]:
+    """What came to nothing in the queue since `before` (None: since the run began on the server): kind and sentence."""
+    for stage, failures in now.failures.items():
+        if new := _rise(before.failures.get(stage, 0) if before else 0, failures):
+            yield "failed", f"{_count(new, 'failed attempt')} at {stage}."
+    for reason, evictions in now.evictions.items():
+        if new := _rise(before.evictions.get(reason, 0) if before else 0, evictions):
+            yield "evicted", f"{_count(new, 'group')} drawn anew: {reason}."
+    if new := _rise(before.dead if before else 0, now.dead):
+        yield "dead", f"{_count(new, 'group')} given up after too many failed attempts."
+
+
+def _rise(before: int, now: int) -> int:
+    """How far a counter rose; one that fell began again at 0."""
+    return now - before if now >= before else now
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def queue_figures(queue: Queue) -> QueueFigures | None:

@@ -1,6 +1,7 @@
 """What a run shows of itself.
 
     history.py       one JSON line per update: the ground everything below reads
+    events.py        events.jsonl: what happened beside the updates
     series.py        columns out of the history: a figure over the updates, by step
     summary.py       summary.json: figures before and after, with 95 % intervals
     strips.py        pictures: the same prompts and seeds, one column per denoising step
@@ -9,7 +10,11 @@
     plots.py         the report's charts
     headline.py      the report's first figures: before and after, drawn
     sections.py      the report's sections, from columns to HTML
-    report.py        report.html, one self-contained file (report.html and report.css are its template)
+    pictures.py      image strips, under a slider over the updates
+    timeline.py      the journal, drawn and as a table
+    page.py          the page itself: report.html, report.css and report.js are its template
+    comparison.py    several runs on one page
+    report.py        report.html, one self-contained file
     model_card.py    adapter/README.md
     text.py          numbers in words
     trace.py         a run on a time line, for Perfetto

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from services.observe.series import Column, binned, moving_mean
-from services.observe.style import GRID, TEXT, category_colour, draw_svg, step_colour
+from services.observe.style import CATEGORIES, GRID, TEXT, category_colour, draw_svg, step_colour
 
 NOISY = 40
 """From this many updates on, a noisy curve shows its moving mean and stands behind it as a shade."""
+LINE_STYLES = ("-", "--", ":")
 POINTS_MAX, BARS_MAX = 600, 120
 """Where there are more updates, a chart shows means over neighbouring ones."""
 
@@ -86,16 +87,64 @@ def phase_stack(name: str, updates: Column, phases: Mapping[str, Column]) -> str
     return draw_svg(name, "seconds per update by learner phase", draw, width=11.2)
 
 
-def _curve(axes: Axes, x: Column, column: Column, colour: str, *, smooth: bool = True) -> None:
-    size = -(-len(x) // POINTS_MAX)
+def run_curves(name: str, curves: Sequence[tuple[Column, Column]], *, x_label: str, y_label: str) -> str:
+    """One curve per run, (x, y) each; run i has category colour i + 1, and from the sixth on it is dashed."""
+
+    def draw(axes: Axes) -> None:
+        for number, (x, column) in enumerate(curves):
+            _curve(axes, x, column, category_colour(number + 1), style=LINE_STYLES[number // (CATEGORIES - 1) % 3])
+        _label(axes, x_label, y_label)
+
+    return draw_svg(name, f"{y_label} over {x_label}, one curve per run", draw)
+
+
+def event_lanes(name: str, lanes: Mapping[str, Sequence[float]], *, x_label: str) -> str:
+    """When what happened: one row per lane, the first on top and in the muted colour."""
+
+    def draw(axes: Axes) -> None:
+        for row, moments in enumerate(lanes.values()):
+            colour = category_colour(0 if row == 0 else row)
+            axes.vlines(moments, row - 0.32, row + 0.32, color=colour, linewidth=1.2 if row == 0 else 2.4)
+        axes.set_yticks(range(len(lanes)), list(lanes))
+        axes.set_ylim(len(lanes) - 0.4, -0.6)
+        axes.margins(x=0.01)
+        axes.grid(visible=False)
+        axes.set_xlabel(x_label, color=TEXT)
+
+    return draw_svg(name, "events over time", draw, width=11.2, height=0.9 + 0.3 * len(lanes))
+
+
+def share_rows(name: str, rows: Mapping[str, Mapping[str, float]], *, x_label: str) -> str:
+    """Shares of a whole, one bar per row; the part i of all parts has category colour i."""
+    parts = list(dict.fromkeys(part for shares in rows.values() for part in shares))
+
+    def draw(axes: Axes) -> None:
+        for row, shares in enumerate(rows.values()):
+            left = 0.0
+            for number, part in enumerate(parts):
+                width = shares.get(part, 0.0)
+                axes.barh(row, width, left=left, height=0.6, color=category_colour(number))
+                left += width
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_xlim(0.0, 1.0)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.grid(visible=False)
+        axes.set_xlabel(x_label, color=TEXT)
+
+    return draw_svg(name, x_label, draw, width=11.2, height=0.9 + 0.34 * len(rows))
+
+
+def _curve(axes: Axes, x: Column, column: Column, colour: str, *, smooth: bool = True, style: str = "-") -> None:
+    size = max(1, -(-len(x) // POINTS_MAX))
     x, column = binned(x, size), binned(column, size)
     seen = np.isfinite(column)
     if smooth and np.count_nonzero(seen) >= NOISY:
         axes.plot(x, column, color=colour, alpha=0.28, linewidth=1.0)
-        axes.plot(x[seen], moving_mean(column, max(3, len(column) // 20))[seen], color=colour)
+        axes.plot(x[seen], moving_mean(column, max(3, len(column) // 20))[seen], color=colour, linestyle=style)
     else:
         marker = "o" if np.count_nonzero(seen) <= 12 else ""
-        axes.plot(x[seen], column[seen], color=colour, marker=marker, markersize=4.5)
+        axes.plot(x[seen], column[seen], color=colour, linestyle=style, marker=marker, markersize=4.5)
 
 
 def _label(axes: Axes, x_label: str, y_label: str) -> None:

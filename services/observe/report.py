@@ -1,4 +1,4 @@
-"""report.html: a run on one page that needs nothing but itself, no network and no script."""
+"""report.html: a run on one page that needs nothing but itself and no network."""
 
 from __future__ import annotations
 
@@ -6,24 +6,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
 
 from services.observe import sections
+from services.observe.events import Event, read_events
 from services.observe.headline import headline
 from services.observe.history import UpdateRecord, read_history
-from services.observe.sections import Columns, Picture, columns_of
-from services.observe.style import step_variables
+from services.observe.page import Head, Section, render_page
+from services.observe.pictures import Picture, read_pictures
+from services.observe.sections import Columns, columns_of
 from services.observe.summary import evaluations_of, read_summary
 from services.observe.text import duration_text, share_text
-
-BEFORE_AFTER = "before_after.png"
-"""The strip in strips/ that the report shows first."""
+from services.observe.timeline import timeline_section
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,6 +29,7 @@ class RunContents:
 
     name: str
     records: tuple[UpdateRecord, ...] = ()
+    events: tuple[Event, ...] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)  # summary.json
     pictures: tuple[Picture, ...] = ()
     config: str = ""  # config.yaml
@@ -46,32 +44,24 @@ def read_run(folder: Path, *, planned_updates: int | None = None) -> RunContents
     return RunContents(
         name=folder.resolve().name,
         records=read_history(history) if history.exists() else (),
+        events=read_events(folder),
         summary=read_summary(summary) if summary.exists() else {},
-        pictures=_pictures(folder / "strips"),
+        pictures=read_pictures(folder / "strips"),
         config=config.read_text(encoding="utf-8") if config.exists() else "",
         provenance=json.loads(provenance.read_text(encoding="utf-8")) if provenance.exists() else {},
         planned_updates=planned_updates,
     )
 
 
-def _pictures(folder: Path) -> tuple[Picture, ...]:
-    """Before and after side by side, then the first and the last strip."""
-    strips = sorted(folder.glob("update_*.png"))
-    chosen = [(_strip_heading(path), path) for path in dict.fromkeys([*strips[:1], *strips[-1:]])]
-    if (folder / BEFORE_AFTER).exists():
-        chosen.insert(0, ("Before and after", folder / BEFORE_AFTER))
-    return tuple(Picture(heading=heading, png=path.read_bytes()) for heading, path in chosen)
-
-
-def _strip_heading(path: Path) -> str:
-    return f"Update {int(path.stem.removeprefix('update_'))}"
-
-
 def write_report(folder: Path, *, planned_updates: int | None = None) -> Path:
     """Write report.html into a run folder from what lies there, and return its path."""
-    path = folder / "report.html"
+    return write_page(folder / "report.html", render_report(read_run(folder, planned_updates=planned_updates)))
+
+
+def write_page(path: Path, page: str) -> Path:
+    """Write a page; a reader sees the old one or the new one, never half of it."""
     part = path.with_name(path.name + ".part")
-    part.write_text(render_report(read_run(folder, planned_updates=planned_updates)), encoding="utf-8")
+    part.write_text(page, encoding="utf-8")
     part.replace(path)
     return path
 
@@ -79,41 +69,52 @@ def write_report(folder: Path, *, planned_updates: int | None = None) -> Path:
 def render_report(run: RunContents) -> str:
     """The page."""
     columns = columns_of(run.records)
-    light, dark = step_variables(len(columns.steps))
-    state, state_class = _state(run)
-    package = files("services.observe")
-    return Template(package.joinpath("report.html").read_text(encoding="utf-8")).substitute(
-        title=escape(run.name),
-        css=package.joinpath("report.css").read_text(encoding="utf-8"),
-        light_steps=light,
-        dark_steps=dark,
-        state=escape(state),
-        state_class=state_class,
-        tiles=_tiles(run, columns),
-        results=headline(evaluations_of(run.summary) if run.summary else ()),
-        rewards=sections.rewards_section(columns),
-        learning=sections.learning_section(columns),
-        system=sections.system_section(columns),
-        pictures=sections.pictures_section(run.pictures),
-        configuration=sections.configuration_section(run.config),
-        provenance=sections.provenance_section(run.provenance),
+    state, finished = state_of(run)
+    head = Head(kind="TAFS-GRPO run", title=run.name, state=state, finished=finished, tiles=_tiles(run, columns))
+    return render_page(
+        head,
+        (
+            Section(
+                id="results",
+                heading="Results",
+                body=headline(evaluations_of(run.summary) if run.summary else ()),
+            ),
+            Section(
+                id="rewards",
+                heading="Rewards",
+                lead="Mean over the samples of each update, judged at every denoising step’s one-step prediction.",
+                body=sections.rewards_section(columns),
+            ),
+            Section(id="learning", heading="Learning", body=sections.learning_section(columns)),
+            Section(id="system", heading="System", body=sections.system_section(columns)),
+            Section(id="events", heading="Events", body=timeline_section(run.records, run.events)),
+            Section(
+                id="pictures",
+                heading="Pictures",
+                lead="The same prompts and seeds, one column per denoising step.",
+                body=sections.pictures_section(run.pictures),
+            ),
+            Section(id="configuration", heading="Configuration", body=sections.configuration_section(run.config)),
+            Section(id="provenance", heading="Provenance", body=sections.provenance_section(run.provenance)),
+        ),
+        num_steps=len(columns.steps),
     )
 
 
-def _state(run: RunContents) -> tuple[str, str]:
-    """How far the run has come, and whether that is short of its plan."""
+def state_of(run: RunContents) -> tuple[str, bool]:
+    """How far the run has come, and whether that is all of its plan."""
     planned = run.planned_updates
     if not run.records:
-        return "No update has been made yet.", "stopped"
+        return "No update has been made yet.", False
     last = run.records[-1]
     when = datetime.fromtimestamp(last.unix_time, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
     lineage = f", lineage {last.lineage}" if last.lineage else ""
     if planned is not None and last.update < planned:
-        return f"Unfinished: {last.update} of {planned} updates, the last one on {when}{lineage}", "stopped"
-    return f"{last.update} updates, the last one on {when}{lineage}", "finished"
+        return f"Unfinished: {last.update} of {planned} updates, the last one on {when}{lineage}", False
+    return f"{last.update} updates, the last one on {when}{lineage}", True
 
 
-def _tiles(run: RunContents, columns: Columns) -> str:
+def _tiles(run: RunContents, columns: Columns) -> list[tuple[str, str]]:
     last = run.records[-1] if run.records else None
     wall_seconds = run.summary.get("wall_seconds", last.run_seconds if last else 0.0)
     tiles = [
@@ -129,4 +130,4 @@ def _tiles(run: RunContents, columns: Columns) -> str:
         tiles.append(("mean staleness", f"{np.mean(ages):.2f}"))
     if "utilisation" in run.summary:
         tiles.append(("utilisation", share_text(run.summary["utilisation"])))
-    return "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in tiles)
+    return tiles

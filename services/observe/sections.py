@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from services.observe import plots, series
 from services.observe.history import ReportFigures, UpdateRecord
+from services.observe.pictures import Picture, figure, slider
 from services.observe.series import Column
 from services.observe.style import category
 from services.observe.text import share_text
 
-PNG_SIZE_MAX_BYTES = 1_000_000
-"""A larger picture goes into the page as JPEG, so that a page of photographs can still be mailed."""
-
-
 TIME_UNITS = (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A strip as the report shows it."""
-
-    heading: str
-    png: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -158,9 +144,9 @@ def _phases(columns: Columns) -> str:
         return ""
     total = sum(float(column.sum()) for column in phases.values()) or 1.0
     names = [f"{name.replace('_', ' ')} {share_text(column.sum() / total)}" for name, column in phases.items()]
-    legend = _legend([(name, f"--category-{category(number)}") for number, name in enumerate(names)])
+    below = legend([(name, f"--category-{category(number)}") for number, name in enumerate(names)])
     drawing = plots.phase_stack("phases", columns.updates, phases)
-    return f'<div class="grid">{chart("The learner’s time", drawing, below=legend)}</div>'
+    return f'<div class="grid">{chart("The learner’s time", drawing, below=below)}</div>'
 
 
 def _calls(columns: Columns) -> str:
@@ -183,24 +169,12 @@ def _calls(columns: Columns) -> str:
 
 
 def pictures_section(pictures: Sequence[Picture]) -> str:
-    """The strips, inlined."""
+    """Before and after side by side, and the strips of single updates under a slider."""
     if not pictures:
         return none("This run has no strips.")
-    figures = "".join(
-        f'<figure class="card"><div class="frame">'
-        f'<img alt="{escape(picture.heading)}" src="{_data_uri(picture.png)}"></div></figure>'
-        for picture in pictures
-    )
-    return f'<div class="pictures">{figures}</div>'
-
-
-def _data_uri(png: bytes) -> str:
-    kind, content = "png", png
-    if len(png) > PNG_SIZE_MAX_BYTES:
-        smaller = io.BytesIO()
-        Image.open(io.BytesIO(png)).convert("RGB").save(smaller, format="JPEG", quality=88)
-        kind, content = "jpeg", smaller.getvalue()
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    single = [picture for picture in pictures if picture.update is not None]
+    figures = "".join(figure(picture) for picture in pictures if picture.update is None)
+    return f'<div class="pictures">{figures}{slider({"": single}) if single else ""}</div>'
 
 
 def configuration_section(config: str) -> str:
@@ -215,26 +189,26 @@ def provenance_section(provenance: Mapping[str, Any]) -> str:
     if not provenance:
         return none("No run.json was found.")
     rows = "".join(
-        f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in _flat(provenance).items()
+        f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in flat(provenance).items()
     )
     return f'<div class="card"><table>{rows}</table></div>'
 
 
-def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """Nested keys joined with spaces."""
-    flat: dict[str, str] = {}
+def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, str]:
+    """The tree's leaves as text, nested keys joined with spaces."""
+    leaves: dict[str, str] = {}
     for key, value in tree.items():
         name = f"{above}{str(key).replace('_', ' ')}"
         if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{name} "))
+            leaves.update(flat(value, f"{name} "))
         else:
-            flat[name] = "–" if value is None else str(value)
-    return flat
+            leaves[name] = "–" if value is None else str(value)
+    return leaves
 
 
 def step_legend(steps: Sequence[int]) -> str:
     """The colours of the denoising steps."""
-    return _legend([(f"step {step}", f"--step-{step}") for step in steps])
+    return legend([(f"step {step}", f"--step-{step}") for step in steps])
 
 
 def chart(title: str, drawing: str, note: str = "", *, below: str = "") -> str:
@@ -249,6 +223,7 @@ def none(sentence: str) -> str:
     return f'<p class="none">{escape(sentence)}</p>'
 
 
-def _legend(entries: Sequence[tuple[str, str]]) -> str:
+def legend(entries: Sequence[tuple[str, str]]) -> str:
+    """Names beside their colours, CSS variables."""
     items = "".join(f'<li><i style="background: var({variable})"></i>{escape(name)}</li>' for name, variable in entries)
     return f'<ul class="legend">{items}</ul>'

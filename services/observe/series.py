@@ -57,6 +57,11 @@ def images_per_second(records: Sequence[UpdateRecord]) -> Column:
     return speed
 
 
+def mean_staleness(records: Sequence[UpdateRecord]) -> Column:
+    """[N] the mean over each update's groups, in updates."""
+    return np.array([np.mean(r.staleness) if r.staleness else np.nan for r in records], dtype=np.float64)
+
+
 def moving_mean(column: Column, window: int) -> Column:
     """[N] the mean of the finite entries in `window` updates around each, fewer at the ends; NaN without any."""
     before, after = (window - 1) // 2, window // 2

@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
@@ -19,6 +21,9 @@ from services.data.server import EmbeddedServer, connect, impatient
 from services.errors import StalledError
 from services.fleet.recorder import SCRAPE_TIMEOUT_S, Recorder
 from services.fleet.run_folder import owned
+from services.observe.events import read_events
+
+from ..observe.conftest import make_record
 
 QUICKSTART = Path(__file__).resolve().parents[3] / "deploy/configs/quickstart.yaml"
 pytestmark = pytest.mark.integration
@@ -32,6 +37,7 @@ class Watched:
     queue: Queue
     server: EmbeddedServer
     target: Path  # its file for Prometheus
+    folder: Path
 
     def samples(self) -> dict:
         with urllib.request.urlopen(self.recorder.metrics_url, timeout=10) as answer:
@@ -51,7 +57,7 @@ def watched(tmp_path):
         queue = Queue(redis, config.name)
         scraped = Queue(impatient(redis, SCRAPE_TIMEOUT_S), config.name)
         recorder = Recorder(config, folder, queue, scraped, Console(quiet=True))
-        yield Watched(recorder, queue, server, tmp_path / ".targets/watched.json")
+        yield Watched(recorder, queue, server, tmp_path / ".targets/watched.json", folder)
         redis.close()
 
 
@@ -105,3 +111,32 @@ def test_a_run_that_ends_with_an_error_leaves_its_target_so_that_it_is_missed(wa
     with suppress(StalledError), watched.recorder:
         raise StalledError("nothing moved")
     assert watched.target.exists()
+
+
+def test_what_came_to_nothing_between_two_updates_is_told_in_the_journal(watched) -> None:
+    queue, rng = watched.queue, np.random.default_rng(0)
+    records = [make_record(update, rng, ("ocr",), 4) for update in (1, 2, 3)]
+    with watched.recorder:
+        queue.begin(Ledger(groups_per_update=2, max_staleness=0, total_groups=8, max_attempts=1))
+        queue.admit(0)
+        watched.recorder.take(records[0])
+        first, second = queue.claim("tickets", "rollout-0", 2, 0)
+        queue.fail("tickets", first, 0, "out of memory")
+        queue.evict(second, 1, "worker lost", stage="tickets")
+        watched.recorder.take(records[1])
+        watched.recorder.take(msgspec.structs.replace(records[2], lineage=1))
+    told = [(event.kind, event.update, event.text) for event in read_events(watched.folder)]
+    assert told == [
+        ("start", 0, "The run starts."),
+        ("failed", 2, "1 failed attempt at tickets."),
+        ("evicted", 2, "1 group drawn anew: worker lost."),
+        ("dead", 2, "1 group given up after too many failed attempts."),
+        ("lineage", 2, "Update 3 is the first of lineage 1."),
+        ("end", 3, "The run ends."),
+    ]
+
+
+def test_a_run_that_fails_says_of_what_in_its_journal(watched) -> None:
+    with suppress(StalledError), watched.recorder:
+        raise StalledError("nothing moved")
+    assert read_events(watched.folder)[-1].text == "The run ends: StalledError: nothing moved"

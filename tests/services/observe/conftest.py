@@ -1,15 +1,18 @@
 """A run that never happened but could have: what the tests of this room show, draw and count."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from services.observe.history import UpdateRecord
-from services.observe.strips import StripRow
-from services.observe.summary import Evaluation
+from services.observe.events import EventLog
+from services.observe.history import HistoryWriter, UpdateRecord
+from services.observe.strips import StripPanel, StripRow, compose_before_after, compose_strip, strip_path
+from services.observe.summary import Evaluation, build_summary, write_summary
 
 START = 1_760_000_000.0
 GROUPS, SAMPLES = 8, 16
@@ -145,3 +148,32 @@ def make_rows() -> MakeRows:
         return tuple(rows)
 
     return make
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, make_history: MakeHistory, make_rows: MakeRows, evaluations) -> Path:
+    """Everything that a run leaves behind that a report reads."""
+    folder = tmp_path / "numbers"
+    (folder / "strips").mkdir(parents=True)
+    records = make_history(100)
+    with HistoryWriter(folder / "history.jsonl") as writer:
+        for record in records:
+            writer.append(record)
+    write_summary(folder / "summary.json", build_summary(records, evaluations, wall_seconds=790.0, slots=2))
+    (folder / "config.yaml").write_text("model:\n  base: <a & b>\nsampling:\n  num_steps: 4\n")
+    (folder / "run.json").write_text(
+        json.dumps({"git_commit": "0123abc", "versions": {"torch": "2.8.0", "vllm": None}})
+    )
+    events = EventLog(folder)
+    events.add("start", "The run starts.")
+    events.add("worker", "died: <signal 9>", update=40, slot="rollout-1")
+    events.close()
+    for update in (0, 50, 100):
+        compose_strip(make_rows(), [f"step {step}" for step in range(4)], f"Update {update}").save(
+            strip_path(folder / "strips", update)
+        )
+    panels = [StripPanel(heading=f"Update {update}", rows=make_rows()) for update in (0, 50, 100)]
+    compose_before_after(panels, [f"step {step}" for step in range(4)], "Before and after").save(
+        folder / "strips" / "before_after.png"
+    )
+    return folder
