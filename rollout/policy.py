@@ -76,6 +76,12 @@ class Policy(Protocol):
         """Images [n, H, W, 3] uint8 on the CPU from clean latents [n, C, h, w] float32."""
         ...
 
+    def preview(self, x0: Tensor) -> Tensor:
+        """What `decode` returns, made by the tiny decoder where the policy was given one: images of steps that are not
+        the last.
+        """
+        ...
+
     def save_trained(self, folder: Path) -> None:
         """Write what was trained (adapter or whole network) into `folder` as stock diffusers loads it."""
         ...

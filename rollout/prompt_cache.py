@@ -169,6 +169,10 @@ class OnceEncodingPolicy:
         """The policy's own."""
         return self._policy.decode(x0)
 
+    def preview(self, x0: Tensor) -> Tensor:
+        """The policy's own."""
+        return self._policy.preview(x0)
+
     def save_trained(self, folder: Path) -> None:
         """The policy's own."""
         self._policy.save_trained(folder)

@@ -23,6 +23,7 @@ INNER = (
     "config",
     "sampling_config",
     "learning_config",
+    "model_config",
     "block",
     "errors",
 )

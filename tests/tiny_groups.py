@@ -31,10 +31,10 @@ def behaviour(num_steps=4, tau=0.9):
     return Behaviour(sigmas=uniform_grid(num_steps), temperatures=(tau,) * num_steps, height=HEIGHT, width=WIDTH)
 
 
-def draw_group(policy, ordinal, num_samples=4, how=None, reward=None):
+def draw_group(policy, ordinal, num_samples=4, how=None, reward=None, text=None):
     """A group of the policy's samples, rewarded at every step by a function of the images' latents [G, K, ...]."""
     how = how or behaviour()
-    prompt = Prompt(id=str(ordinal), text=f"prompt {ordinal}")
+    prompt = Prompt(id=str(ordinal), text=text or f"prompt {ordinal}")
     conditions = policy.encode([prompt.text]).take([0] * num_samples)
     noise = named_noise(policy, how, 3, ordinal, range(num_samples))
     drawn = sample(policy, conditions, build_process(how.sigmas, how.temperatures), noise)

@@ -33,6 +33,7 @@ class PolicySpec:
     guidance: float = 1.0  # scale; 1 = none, but an input like any other where the network was distilled to take one
     max_sequence_length: int = 256  # text tokens, as in a call of the stock pipeline
     encoders_wait: bool = False  # text encoders stay on the CPU until they are placed
+    tiny_decoder: Path | None = None  # a folder of diffusers' AutoencoderTiny, for `preview`
     base_adapter: Path | None = None  # frozen under what is trained, in the reference too; a file, or its folder
 
 

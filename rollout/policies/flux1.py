@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import FluxPipeline
+from diffusers import AutoencoderTiny, FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor, nn
 
@@ -24,7 +24,8 @@ from rollout.policy import Conditions
 
 def load(spec: PolicySpec) -> Flux1Policy:
     """The policy of a folder."""
-    return Flux1Policy(stock.open_pipeline(FluxPipeline, spec), spec.guidance, spec.max_sequence_length)
+    pipeline, tiny = stock.open_pipeline(FluxPipeline, spec), stock.open_tiny_decoder(spec)
+    return Flux1Policy(pipeline, spec.guidance, spec.max_sequence_length, tiny)
 
 
 class Flux1Policy:
@@ -38,10 +39,13 @@ class Flux1Policy:
         r"^(transformer_blocks\.\d+\.(attn|ff|ff_context)\.|single_transformer_blocks\.\d+\.(attn\.|proj_mlp|proj_out))"
     )
 
-    def __init__(self, pipeline: FluxPipeline, guidance: float, max_sequence_length: int) -> None:
+    def __init__(
+        self, pipeline: FluxPipeline, guidance: float, max_sequence_length: int, tiny: AutoencoderTiny | None = None
+    ) -> None:
         config = pipeline.transformer.config
         self._pipeline = pipeline
         self._vae = pipeline.vae
+        self._tiny = tiny
         self.guidance = guidance
         self._embedded = bool(config.guidance_embeds)
         self._away = guidance > 1.0 and not self._embedded
@@ -108,6 +112,10 @@ class Flux1Policy:
         config = self._vae.config
         latents = (x0 / config.scaling_factor + config.shift_factor).to(self._vae.dtype)
         return stock.to_images(self._vae.decode(latents, return_dict=False)[0])
+
+    def preview(self, x0: Tensor) -> Tensor:
+        """Like `decode`, with the tiny decoder where there is one."""
+        return self.decode(x0) if self._tiny is None else stock.decode_tiny(self._tiny, x0)
 
     def save_trained(self, folder: Path) -> None:
         """What was trained, as stock diffusers loads it (see `stock.save_trained`)."""

@@ -24,6 +24,7 @@ from rollout.policy import Conditions
 
 def load(spec: PolicySpec) -> Flux2KleinPolicy:
     """The policy of a folder."""
+    stock.refuse_tiny_decoder(spec)
     return Flux2KleinPolicy(stock.open_pipeline(Flux2KleinPipeline, spec), spec.guidance, spec.max_sequence_length)
 
 
@@ -101,6 +102,10 @@ class Flux2KleinPolicy:
         std = (norm.running_var.float().view(1, -1, 1, 1) + self._vae.config.batch_norm_eps).sqrt()
         latents = pixel_shuffle(x0 * std + mean, 2).to(self._vae.dtype)
         return stock.to_images(self._vae.decode(latents, return_dict=False)[0])
+
+    def preview(self, x0: Tensor) -> Tensor:
+        """`decode`: nobody has made a tiny decoder for these latents."""
+        return self.decode(x0)
 
     def save_trained(self, folder: Path) -> None:
         """What was trained, as stock diffusers loads it (see `stock.save_trained`)."""

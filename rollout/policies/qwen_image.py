@@ -28,6 +28,7 @@ EMPTY = " "
 
 def load(spec: PolicySpec) -> QwenImagePolicy:
     """The policy of a folder."""
+    stock.refuse_tiny_decoder(spec)
     return QwenImagePolicy(stock.open_pipeline(QwenImagePipeline, spec), spec.guidance, spec.max_sequence_length)
 
 
@@ -115,6 +116,10 @@ class QwenImagePolicy:
         )
         latents = (x0 * std + mean).unsqueeze(2).to(self._vae.dtype)
         return stock.to_images(self._vae.decode(latents, return_dict=False)[0].squeeze(2))
+
+    def preview(self, x0: Tensor) -> Tensor:
+        """`decode`: nobody has made a tiny decoder for these latents."""
+        return self.decode(x0)
 
     def save_trained(self, folder: Path) -> None:
         """What was trained, as stock diffusers loads it (see `stock.save_trained`)."""

@@ -32,6 +32,7 @@ DEFAULTS = {name: given.default for name, given in inspect.signature(SanaSprintP
 
 def load(spec: PolicySpec) -> SanaSprintPolicy:
     """The policy of a folder."""
+    stock.refuse_tiny_decoder(spec)
     return SanaSprintPolicy(stock.open_pipeline(SanaSprintPipeline, spec), spec.guidance, spec.max_sequence_length)
 
 
@@ -96,6 +97,10 @@ class SanaSprintPolicy:
         """Images [n, H, W, 3] uint8 on the CPU, rounded as the stock pipeline rounds."""
         latents = x0.to(self._vae.dtype) / self._vae.config.scaling_factor
         return stock.to_images(self._vae.decode(latents, return_dict=False)[0])
+
+    def preview(self, x0: Tensor) -> Tensor:
+        """`decode`: nobody has made a tiny decoder for these latents."""
+        return self.decode(x0)
 
     def save_trained(self, folder: Path) -> None:
         """What was trained, as stock diffusers loads it (see `stock.save_trained`)."""

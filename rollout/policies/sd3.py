@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusion3Pipeline
+from diffusers import AutoencoderTiny, StableDiffusion3Pipeline
 from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 from torch import Tensor, nn
 
@@ -24,15 +24,23 @@ from rollout.policy import Conditions
 
 def load(spec: PolicySpec) -> SD3Policy:
     """The policy of a folder."""
-    return SD3Policy(stock.open_pipeline(StableDiffusion3Pipeline, spec), spec.guidance, spec.max_sequence_length)
+    pipeline, tiny = stock.open_pipeline(StableDiffusion3Pipeline, spec), stock.open_tiny_decoder(spec)
+    return SD3Policy(pipeline, spec.guidance, spec.max_sequence_length, tiny)
 
 
 class SD3Policy:
     """The five verbs for Stable Diffusion 3 (see `rollout.policy.Policy`)."""
 
-    def __init__(self, pipeline: StableDiffusion3Pipeline, guidance: float, max_sequence_length: int) -> None:
+    def __init__(
+        self,
+        pipeline: StableDiffusion3Pipeline,
+        guidance: float,
+        max_sequence_length: int,
+        tiny: AutoencoderTiny | None = None,
+    ) -> None:
         self._pipeline = pipeline
         self._vae = pipeline.vae
+        self._tiny = tiny
         self.guidance = guidance
         self._max_sequence_length = max_sequence_length
         reduction = pipeline.vae_scale_factor
@@ -102,6 +110,10 @@ class SD3Policy:
         config = self._vae.config
         latents = (x0 / config.scaling_factor + config.shift_factor).to(self._vae.dtype)
         return stock.to_images(self._vae.decode(latents, return_dict=False)[0])
+
+    def preview(self, x0: Tensor) -> Tensor:
+        """Like `decode`, with the tiny decoder where there is one."""
+        return self.decode(x0) if self._tiny is None else stock.decode_tiny(self._tiny, x0)
 
     def save_trained(self, folder: Path) -> None:
         """What was trained, as stock diffusers loads it (see `stock.save_trained`)."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers import AutoencoderTiny, DiffusionPipeline, SchedulerMixin
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
@@ -137,6 +137,35 @@ def to_images(pixels: Tensor) -> Tensor:
     """Images [n, H, W, 3] uint8 on the CPU from pixels [n, 3, H, W] in [-1, 1], rounded as stock pipelines round."""
     pixels = (pixels.float() / 2.0 + 0.5).clamp(0.0, 1.0).permute(0, 2, 3, 1)
     return (pixels * 255.0).round().to(torch.uint8).cpu()
+
+
+def open_tiny_decoder(spec: PolicySpec) -> AutoencoderTiny | None:
+    """The tiny decoder that the spec names, frozen. ValueError where there is none."""
+    if spec.tiny_decoder is None:
+        return None
+    if not (spec.tiny_decoder / "config.json").is_file():
+        raise ValueError(
+            f"expected a folder of AutoencoderTiny, found no {spec.tiny_decoder / 'config.json'}; change "
+            "`model.tiny_decoder`"
+        )
+    tiny = AutoencoderTiny.from_pretrained(spec.tiny_decoder, torch_dtype=getattr(torch, spec.dtype))
+    return tiny.requires_grad_(False).eval().to(spec.device)
+
+
+def refuse_tiny_decoder(spec: PolicySpec) -> None:
+    """ValueError where a tiny decoder is named for a family whose latents none was made for."""
+    if spec.tiny_decoder is not None:
+        raise ValueError(
+            f"expected no tiny decoder, for there is none for the latents of {spec.folder}; remove "
+            "`model.tiny_decoder` (or use `model.decode_batch`)"
+        )
+
+
+@torch.no_grad()
+def decode_tiny(tiny: AutoencoderTiny, x0: Tensor) -> Tensor:
+    """Images [n, H, W, 3] uint8 on the CPU. Tiny decoders read normalised latents, up to constants of their own."""
+    latents = (x0 / tiny.config.scaling_factor + tiny.config.shift_factor).to(tiny.dtype)
+    return to_images(tiny.decode(latents, return_dict=False)[0])
 
 
 def rounded_sigma(sigma: Tensor, dtype: torch.dtype) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import ZImagePipeline
+from diffusers import AutoencoderTiny, ZImagePipeline
 from diffusers.pipelines.z_image.pipeline_z_image import calculate_shift
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -23,7 +23,8 @@ from rollout.policy import Conditions
 
 def load(spec: PolicySpec) -> ZImagePolicy:
     """The policy of a folder."""
-    return ZImagePolicy(stock.open_pipeline(ZImagePipeline, spec), spec.guidance, spec.max_sequence_length)
+    pipeline, tiny = stock.open_pipeline(ZImagePipeline, spec), stock.open_tiny_decoder(spec)
+    return ZImagePolicy(pipeline, spec.guidance, spec.max_sequence_length, tiny)
 
 
 class ZImagePolicy:
@@ -34,9 +35,12 @@ class ZImagePolicy:
 
     adapter_targets = r"^(layers|noise_refiner|context_refiner)\.\d+\.(attention|feed_forward)\."
 
-    def __init__(self, pipeline: ZImagePipeline, guidance: float, max_sequence_length: int) -> None:
+    def __init__(
+        self, pipeline: ZImagePipeline, guidance: float, max_sequence_length: int, tiny: AutoencoderTiny | None = None
+    ) -> None:
         self._pipeline = pipeline
         self._vae = pipeline.vae
+        self._tiny = tiny
         self.guidance = guidance
         self._max_sequence_length = max_sequence_length
         reduction = pipeline.vae_scale_factor
@@ -97,6 +101,10 @@ class ZImagePolicy:
         config = self._vae.config
         latents = x0.to(self._vae.dtype) / config.scaling_factor + config.shift_factor
         return stock.to_images(self._vae.decode(latents, return_dict=False)[0])
+
+    def preview(self, x0: Tensor) -> Tensor:
+        """Like `decode`, with the tiny decoder where there is one."""
+        return self.decode(x0) if self._tiny is None else stock.decode_tiny(self._tiny, x0)
 
     def save_trained(self, folder: Path) -> None:
         """What was trained, as stock diffusers loads it (see `stock.save_trained`)."""

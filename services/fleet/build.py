@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,6 +26,7 @@ from rollout.trained import train_everything
 from services.config import RunConfig
 from services.fleet.model_folder import model_folder
 from services.learning_config import LearningConfig
+from services.model_config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ def build_policy(config: RunConfig, prompts: Iterable[str] | None = None) -> Pol
             guidance=config.sampling.guidance,
             max_sequence_length=model.max_sequence_length,
             encoders_wait=model.text_encoders != "keep",
+            tiny_decoder=model.tiny_decoder,
             base_adapter=model.base_adapter,
         )
     )
@@ -65,11 +68,21 @@ def build_policy(config: RunConfig, prompts: Iterable[str] | None = None) -> Pol
         policy.drop_text_encoders(_texts(config) if prompts is None else prompts)
     if model.lora is None:
         train_everything(policy.network)
-        return policy
+        return _arranged(policy, model)
     targets = model.lora.targets or policy.adapter_targets
     attach_adapter(policy.network, targets, model.lora.rank, model.lora.alpha, named_seed("adapter", config.seed))
     if model.init_adapter is not None:
         policy.load_adapter(model.init_adapter)
+    return _arranged(policy, model)
+
+
+def _arranged(policy: Policy, model: ModelConfig) -> Policy:
+    """The policy with its network arranged for memory and speed; what it computes stays the same up to rounding."""
+    network: Any = policy.network  # diffusers' own class, whose verbs no Module has
+    if model.gradient_checkpointing:
+        network.enable_gradient_checkpointing()  # without effect where no gradient is asked for
+    if model.compile:
+        network.compile()  # in place: names of modules and tensors stay
     return policy
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rollout.policies.hub import hub_id, local_folder
-from services.config import ModelConfig
 from services.errors import ConfigError
+from services.model_config import ModelConfig
 
 
 def model_folder(model: ModelConfig) -> Path:

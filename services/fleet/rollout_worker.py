@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from rollout.decoding import decode_steps
 from rollout.lora import MergedAdapter
 from rollout.policy import Policy
 from rollout.process import process_of
@@ -97,9 +98,7 @@ class RolloutWorker:
         )
 
     def _decode(self, drawn: Drawn) -> StepImages:
-        clean = drawn.clean[:, list(self._steps)]
-        pixels = self._policy.decode(clean.flatten(0, 1)).numpy()
-        return StepImages(steps=self._steps, pixels=pixels.reshape(*clean.shape[:2], *pixels.shape[1:]))
+        return decode_steps(self._policy, drawn.clean, self._steps, self._config.model.decode_batch)
 
     def _catch_up(self) -> WeightsVersion:
         """The newest published weights, loaded: a group is never drawn with older ones than were there when its ticket

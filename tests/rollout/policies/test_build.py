@@ -6,7 +6,7 @@ import pytest
 from rollout.policies.build import FAMILIES, PolicySpec, load_policy, pipeline_class
 from rollout.policies.sd3 import SD3Policy
 from rollout.policies.serving import ARGUMENTS
-from tests.rollout.policies import family_checks
+from tests.rollout.policies import family_checks, learning_checks
 
 ANGLES = "check_its_grid_is_the_one_the_stock_scheduler_walks"
 """SANA-Sprint's scheduler walks angles instead; its own test compares those."""
@@ -38,5 +38,6 @@ def test_every_family_is_put_through_every_check(place):
     tests = (Path(__file__).parent / f"test_{name}.py").read_text()
     wanted = [check for check in vars(family_checks) if check.startswith("check_")]
     assert len(wanted) >= 13
+    wanted += [check for check in vars(learning_checks) if check.startswith("check_")]
     missing = {check for check in wanted if f"checks.{check}(" not in tests}
     assert missing == ({ANGLES} if name == "sana_sprint" else set())

@@ -5,6 +5,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from rollout.policies import stock
 from tests.rollout.policies import family_checks as checks
+from tests.rollout.policies import learning_checks
 from tests.rollout.policies.tokenizers import clip_tokenizer, t5_tokenizer
 
 SIZES = ((8, 16), (16, 16))
@@ -192,6 +193,15 @@ def test_samples_do_not_depend_on_the_batch(families, kind):
 
 def test_rows_of_conditions_join_and_part(families):
     checks.check_rows_of_conditions_join_and_part(families["guided"], SIZES[0])
+
+
+def test_the_ratio_guard_holds_in_every_arrangement(schnell):
+    learning_checks.check_the_ratio_guard_holds_in_every_arrangement(schnell, SIZES[0])
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_one_update_makes_the_better_sample_likelier_than_the_worse(schnell, everything):
+    learning_checks.check_one_update_favours_the_better_sample(schnell, SIZES[0], everything=everything)
 
 
 def test_without_text_encoders_all_but_encoding_goes_on(schnell, tmp_path):

@@ -5,6 +5,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from rollout.policies import stock
 from tests.rollout.policies import family_checks as checks
+from tests.rollout.policies import learning_checks
 from tests.rollout.policies.tokenizers import qwen_tokenizer
 
 SIZES = ((16, 24), (32, 16))
@@ -164,6 +165,15 @@ def test_rows_of_conditions_join_and_part(base):
     checks.check_rows_of_conditions_join_and_part(base, SIZES[0])
 
 
+def test_the_ratio_guard_holds_in_every_arrangement(klein):
+    learning_checks.check_the_ratio_guard_holds_in_every_arrangement(klein, SIZES[0])
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_one_update_makes_the_better_sample_likelier_than_the_worse(klein, everything):
+    learning_checks.check_one_update_favours_the_better_sample(klein, SIZES[0], everything=everything)
+
+
 def test_without_text_encoders_all_but_encoding_goes_on(klein, tmp_path):
     checks.check_without_text_encoders_all_but_encoding_goes_on(klein, tmp_path, SIZES[0])
 
@@ -180,3 +190,8 @@ def test_guidance_on_a_distilled_model_is_refused(klein):
 def test_a_size_that_does_not_divide_into_patches_is_refused(klein):
     with pytest.raises(ValueError, match=r"divisible by 4, found 16 x 18"):
         checks.load(klein).initial_latents([1], 16, 18)
+
+
+def test_a_tiny_decoder_is_refused(klein, tmp_path):
+    with pytest.raises(ValueError, match=r"expected no tiny decoder.* remove `model\.tiny_decoder`"):
+        checks.load(klein, tiny_decoder=tmp_path)

@@ -12,6 +12,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from rollout.policies import stock
 from tests.rollout.policies import family_checks as checks
+from tests.rollout.policies import learning_checks
 from tests.rollout.policies.tokenizers import qwen_tokenizer
 
 SIZES = ((8, 16), (16, 16))
@@ -171,6 +172,15 @@ def test_samples_do_not_depend_on_the_batch(lightning, base):
 
 def test_rows_of_conditions_join_and_part(base):
     checks.check_rows_of_conditions_join_and_part(base, SIZES[0])
+
+
+def test_the_ratio_guard_holds_in_every_arrangement(lightning):
+    learning_checks.check_the_ratio_guard_holds_in_every_arrangement(lightning, SIZES[0])
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_one_update_makes_the_better_sample_likelier_than_the_worse(lightning, everything):
+    learning_checks.check_one_update_favours_the_better_sample(lightning, SIZES[0], everything=everything)
 
 
 def test_without_text_encoders_all_but_encoding_goes_on(lightning, tmp_path):

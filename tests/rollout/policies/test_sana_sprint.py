@@ -11,6 +11,7 @@ from rollout.sampler import named_noise, sample
 from rollout.seeding import INITIAL
 from rollout.types import Behaviour
 from tests.rollout.policies import family_checks as checks
+from tests.rollout.policies import learning_checks
 from tests.rollout.policies.tokenizers import word_tokenizer
 
 SIZES = ((32, 64), (64, 32))
@@ -202,6 +203,15 @@ def test_samples_do_not_depend_on_the_batch(sprint):
 
 def test_rows_of_conditions_join_and_part(sprint):
     checks.check_rows_of_conditions_join_and_part(sprint, SIZES[0])
+
+
+def test_the_ratio_guard_holds_in_every_arrangement(sprint):
+    learning_checks.check_the_ratio_guard_holds_in_every_arrangement(sprint, SIZES[0])
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_one_update_makes_the_better_sample_likelier_than_the_worse(sprint, everything):
+    learning_checks.check_one_update_favours_the_better_sample(sprint, SIZES[0], everything=everything)
 
 
 def test_without_text_encoders_all_but_encoding_goes_on(sprint, tmp_path):

@@ -6,6 +6,7 @@ import torch
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 
 from tests.rollout.policies import family_checks as checks
+from tests.rollout.policies import learning_checks
 
 SIZES = ((8, 16), (16, 12))
 LENGTH = 6
@@ -173,6 +174,15 @@ def test_rows_of_conditions_join_and_part(plain, guided, whole):
     checks.check_rows_of_conditions_join_and_part(plain, SIZES[0])
     checks.check_rows_of_conditions_join_and_part(guided, SIZES[0])
     checks.check_rows_of_conditions_join_and_part(whole, SIZES[0])
+
+
+def test_the_ratio_guard_holds_in_every_arrangement(plain):
+    learning_checks.check_the_ratio_guard_holds_in_every_arrangement(plain, SIZES[0])
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_one_update_makes_the_better_sample_likelier_than_the_worse(plain, everything):
+    learning_checks.check_one_update_favours_the_better_sample(plain, SIZES[0], everything=everything)
 
 
 def test_without_text_encoders_all_but_encoding_goes_on(plain, tmp_path):

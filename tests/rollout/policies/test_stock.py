@@ -1,16 +1,21 @@
+import numpy as np
 import pytest
 import torch
-from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+from diffusers import AutoencoderTiny, SD3Transformer2DModel, StableDiffusion3Pipeline
 from safetensors.torch import load_file, save_file
 
+from learner.update import Learner
+from rollout.decoding import decode_all
 from rollout.kernel import build_process
 from rollout.lora import ADAPTER
 from rollout.policies.build import PolicySpec, load_policy
 from rollout.policies.stock import ADAPTER_FILE
 from rollout.sampler import named_noise, sample
+from rollout.seeding import INITIAL, sample_seeds
 from rollout.trained import digest_tensors, train_everything, trained_tensors
 from rollout.types import Behaviour
 from tests.rollout.policies.family_checks import adapt
+from tests.tiny_groups import draw_group, spec
 
 PROMPTS = ["a cat", "red dog"]
 ABSENT = {"text_encoder_3": None, "tokenizer_3": None}
@@ -85,3 +90,68 @@ def test_an_adapter_without_metadata_is_taken_as_it_is(without_t5, tmp_path):
 def test_the_saved_file_names_no_adapter(without_t5, tmp_path):
     adapt(load(without_t5)).save_trained(tmp_path)
     assert not any(f".{ADAPTER}." in name for name in load_file(tmp_path / ADAPTER_FILE))
+
+
+@pytest.fixture(scope="module")
+def tiny_decoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        AutoencoderTiny(
+            latent_channels=4,
+            encoder_block_out_channels=(8, 8),
+            decoder_block_out_channels=(8, 8),
+            num_encoder_blocks=(1, 1),
+            num_decoder_blocks=(1, 1),
+            scaling_factor=1.25,
+            shift_factor=0.1,
+        ).save_pretrained(folder)
+    return folder
+
+
+def test_previews_are_what_the_stock_pipeline_makes_with_the_tiny_decoder_in_its_place(without_t5, tiny_decoder):
+    policy = load(without_t5, tiny_decoder=tiny_decoder)
+    pipe = StableDiffusion3Pipeline.from_pretrained(without_t5, local_files_only=True, **ABSENT)
+    pipe.vae = AutoencoderTiny.from_pretrained(tiny_decoder)
+    pipe.set_progress_bar_config(disable=True)
+    drawn = draw(policy)
+    how = {"sigmas": [1.0, 0.5], "num_inference_steps": 2, "guidance_scale": 1.0, "max_sequence_length": 6}
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, shift=1.0)
+    noise = policy.initial_latents(sample_seeds(1, 2, (0, 1), INITIAL), 8, 16)
+    images = pipe(prompt=PROMPTS, height=8, width=16, latents=noise, output_type="np", **how).images
+    ours = policy.preview(drawn.clean[:, -1]).numpy().astype(int)
+    assert np.abs(ours - np.round(images * 255.0).astype(int)).max() <= 1
+    assert not torch.equal(policy.preview(drawn.clean[:, -1]), policy.decode(drawn.clean[:, -1]))
+    assert torch.equal(load(without_t5).decode(drawn.clean[:, -1]), policy.decode(drawn.clean[:, -1]))
+
+
+def test_without_a_tiny_decoder_a_preview_is_the_image(without_t5):
+    policy = load(without_t5)
+    clean = draw(policy).clean[:, 0]
+    assert torch.equal(policy.preview(clean), policy.decode(clean))
+
+
+def test_a_missing_tiny_decoder_is_named(without_t5, tmp_path):
+    with pytest.raises(ValueError, match=r"expected a folder of AutoencoderTiny, found no .*`model\.tiny_decoder`"):
+        load(without_t5, tiny_decoder=tmp_path)
+
+
+def test_latents_decoded_in_batches_are_the_same_images_within_a_level(without_t5):
+    policy = load(without_t5)
+    clean = draw(policy).clean
+    together, apart = decode_all(policy.decode, clean), decode_all(policy.decode, clean, 1)
+    assert int((together.int() - apart.int()).abs().max()) <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_ratio_guard_holds_with_a_compiled_network(without_t5):
+    """Rollouts plain, learner compiled, and the other way round; needs a C++ compiler."""
+    for compiled in (0, 1):
+        pair = [adapt(load(without_t5)) for _ in range(2)]
+        pair[compiled].network.compile()
+        how = Behaviour(sigmas=(1.0, 0.5, 0.0), temperatures=(0.9, 0.9), height=8, width=16)
+        groups = [draw_group(pair[0], ordinal, how=how, text="a cat") for ordinal in range(2)]
+        report = Learner(pair[1], spec(micro_batch=4)).update(groups, guard=True)
+        assert report.trained
+        assert report.guard_drift < 1e-4

@@ -4,6 +4,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipe
 from transformers import Qwen3Config, Qwen3Model
 
 from tests.rollout.policies import family_checks as checks
+from tests.rollout.policies import learning_checks
 from tests.rollout.policies.tokenizers import qwen_tokenizer
 
 SIZES = ((8, 16), (16, 16))
@@ -153,6 +154,15 @@ def test_samples_do_not_depend_on_the_batch(turbo, guided):
 
 def test_rows_of_conditions_join_and_part(guided):
     checks.check_rows_of_conditions_join_and_part(guided, SIZES[0])
+
+
+def test_the_ratio_guard_holds_in_every_arrangement(turbo):
+    learning_checks.check_the_ratio_guard_holds_in_every_arrangement(turbo, SIZES[0])
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_one_update_makes_the_better_sample_likelier_than_the_worse(turbo, everything):
+    learning_checks.check_one_update_favours_the_better_sample(turbo, SIZES[0], everything=everything)
 
 
 def test_without_text_encoders_all_but_encoding_goes_on(turbo, tmp_path):
