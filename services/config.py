@@ -59,6 +59,11 @@ class FleetConfig(Block):
     """URL of a Redis or Valkey server (7.0 or later); null = a private one, started here for the run."""
     blobs: str = "redis://"
     """Where payloads travel: redis:// beside the queue, or an fsspec URL of a shared folder."""
+    max_groups: Positive | None = None
+    """Groups in flight at most, and at least learning.groups_per_update; null = as many as max_staleness allows."""
+    max_payload_bytes: Positive | None = None
+    """Bytes of payloads in flight at most; new groups wait for room, and one update's groups must fit. null = no
+    bound."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Prometheus endpoint of the run; 0 = any free port."""
     metrics_host: str = "127.0.0.1"
@@ -103,6 +108,11 @@ class RunConfig(Block):
             raise ValueError("learning.kl_weight > 0 needs model.lora: without an adapter there is no reference")
         if self.fleet.merge_adapter and (self.model.lora is None or self.model.dtype != "float32"):
             raise ValueError("fleet.merge_adapter needs model.lora and model.dtype float32; set it to false")
+        if self.fleet.max_groups is not None and self.fleet.max_groups < self.learning.groups_per_update:
+            raise ValueError(
+                f"fleet.max_groups: expected at least learning.groups_per_update, {self.learning.groups_per_update}, "
+                f"found {self.fleet.max_groups}"
+            )
         names = [reward.use for reward in self.rewards]
         if len(set(names)) != len(names):
             raise ValueError(f"rewards: expected each reward once, found {names}")

@@ -19,6 +19,8 @@ class Ledger:
     total_groups: int  # how many groups the run consumes in all
     max_attempts: int = 3  # failures of its own after which a group becomes a dead letter
     max_losses: int = 8  # lost workers, one after the other, that a group may cost before it becomes a dead letter
+    max_groups: int = 0  # in flight at most; 0: as many as max_staleness allows
+    max_payload_bytes: int = 0  # of the groups in flight at most; 0: no bound
     updates_done: int = 0
     consumed: tuple[tuple[int, int], ...] = ()  # ordinals as half-open intervals [start, stop), rising, disjoint
     frontier: int = 0  # the first ordinal never admitted; what is below it and not consumed is admitted first
@@ -31,6 +33,8 @@ class Ledger:
             ("total_groups", self.total_groups, 0),
             ("max_attempts", self.max_attempts, 1),
             ("max_losses", self.max_losses, 0),
+            ("max_groups", self.max_groups or self.groups_per_update, self.groups_per_update),
+            ("max_payload_bytes", self.max_payload_bytes, 0),
             ("updates_done", self.updates_done, 0),
         )
         for name, found, least in limits:
@@ -95,6 +99,7 @@ class QueueStatistics:
     holes: int  # ordinals given back that wait to be dispatched again
     frontier: int  # the first ordinal never admitted
     updates_done: int
+    payload_bytes: int  # of the groups in flight
     duplicates: int  # results that came after another worker's for the same attempt, and were dropped
 
 

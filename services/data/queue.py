@@ -13,7 +13,8 @@ script that finds its group elsewhere, since somebody else was faster or the run
 is what makes every call safe to repeat.
 
 Admission bounds how far the rollouts run ahead: consumed + running < (max_staleness + updates_done + 1) *
-groups_per_update. Nothing is ever trimmed, and no group is discarded for being slow.
+groups_per_update; and how many groups, and bytes of payloads, may be in flight at all. Nothing is ever trimmed, and no
+group is discarded for being slow.
 
 Whose is a claim
     An owner is a worker's slot and incarnation, "rollout-3/9f2c51" (new_owner). What it claims is leased to it:
@@ -134,8 +135,9 @@ class Queue:
 
         What the checkpoint has consumed is settled, what was consumed after it is rolled back and drawn again, what
         nobody has heard of is drawn first, and what the former learner had claimed comes again. Tickets and groups
-        that workers hold stay theirs. Entries drawn by weights outside the surviving lineage are the caller's to
-        evict. On a server without the run it starts from the ledger. Superseded as begin.
+        that workers hold stay theirs if this object has commanded the run before, and else come again, too. Entries
+        drawn by weights outside the surviving lineage are the caller's to evict. On a server without the run it
+        starts from the ledger. Superseded as begin.
         """
         return self._take_over("reconcile", ledger)
 
@@ -146,6 +148,8 @@ class Queue:
             "total_groups": ledger.total_groups,
             "max_attempts": ledger.max_attempts,
             "max_losses": ledger.max_losses,
+            "max_groups": ledger.max_groups,
+            "max_payload_bytes": ledger.max_payload_bytes,
             "updates_done": ledger.updates_done,
             "frontier": ledger.frontier,
             "consumed": ledger.num_consumed,
@@ -157,9 +161,11 @@ class Queue:
         return self._epoch
 
     def admit(self, now_ms: int) -> int:
-        """Dispatch as many groups as the bound allows; their number. Anyone may call it, at any time.
+        """Dispatch as many groups as the bounds allow; their number. It may be called at any time.
 
-        now_ms: milliseconds since the Unix epoch, written into the tickets.
+        Besides staleness, the ledger's max_groups and max_payload_bytes bound it. ConfigError if the groups of one
+        update do not fit into the bytes together, so that none of them could ever go on. now_ms: milliseconds since
+        the Unix epoch, written into the tickets.
         """
         return cast(int, self._call("admit", now_ms, TICKET_SCHEMA))
 
@@ -186,9 +192,12 @@ class Queue:
             reading.last_id = claimed[-1].entry_id
         return claimed
 
-    def publish(self, stage: Stage, claimed: Claimed, entry_bytes: bytes, ordinal: int, attempt: int) -> bool:
+    def publish(
+        self, stage: Stage, claimed: Claimed, entry_bytes: bytes, ordinal: int, attempt: int, payload_bytes: int = 0
+    ) -> bool:
         """Put the claimed entry's result into the next stage and settle the entry, in one step.
 
+        payload_bytes: of the blobs that the result refers to, charged to the run while the group is in flight.
         False if the result came too late: the claim was lost, the group has moved on, or the run began anew; then
         the caller drops the blobs that it stored for this entry. The same call again, with equal bytes, is no
         duplicate. QueueError if the claimed entry is of another ordinal or attempt.
@@ -196,7 +205,7 @@ class Queue:
         if stage not in _NEXT:
             raise ValueError(f"expected one of {', '.join(_NEXT)}, found {stage!r}: use finish_update")
         held = claimed.entry_id, claimed.owner
-        moved = self._call("publish", stage, _NEXT[stage], *held, ordinal, attempt, entry_bytes)
+        moved = self._call("publish", stage, _NEXT[stage], *held, ordinal, attempt, entry_bytes, payload_bytes)
         return bool(moved)
 
     def fail(self, stage: Stage, claimed: Claimed, ordinal: int, reason: str, error: str = "") -> Fate:
@@ -270,6 +279,7 @@ class Queue:
             dead=ledger["dead"],
             frontier=ledger["frontier"],
             updates_done=ledger["updates_done"],
+            payload_bytes=ledger["payload_bytes"],
             duplicates=ledger["duplicates"],
         )
 

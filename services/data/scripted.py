@@ -13,11 +13,11 @@ from redis.exceptions import ResponseError
 from services.data.keys import run_key
 from services.data.ledger import STAGES
 from services.data.server import reaching_server
-from services.errors import QueueError, RunMissing, Superseded
+from services.errors import ConfigError, QueueError, RunMissing, Superseded
 
 KEYS = (
     *STAGES, "dead", "ledger", "running", "holes", "attempts", "failures", "evictions", "stop", "losses", "buried",
-    "epoch",
+    "bytes", "epoch",
 )  # fmt: skip
 """In the order of scripts/keys.lua."""
 
@@ -52,6 +52,8 @@ def refusals(action: str) -> Iterator[None]:
                 f"{action}: expected the run's ledger, found none: "
                 "it has not begun on this server, or the server lost its memory"
             ) from error
+        if "NOROOM" in str(error):
+            raise ConfigError(f"fleet.max_payload_bytes has no room for the groups of one update: {error}") from error
         if "OLDEPOCH" in str(error):
             raise Superseded(f"{action}: another has taken the run over: {error}") from error
         raise

@@ -185,6 +185,11 @@ class GroupEntry(
     created_ms: int  # since the Unix epoch
     timings: dict[str, float]  # seconds by name
 
+    @property
+    def payload_bytes(self) -> int:
+        """Of all its blobs."""
+        return sum(ref.size_bytes for ref in (*self.latents, *self.images))
+
 
 class ScoredEntry(
     msgspec.Struct,
@@ -201,6 +206,11 @@ class ScoredEntry(
     producer: str  # who scored it, e.g. "reward-0"
     scored_ms: int  # since the Unix epoch
     timings: dict[str, float]  # seconds by name
+
+    @property
+    def payload_bytes(self) -> int:
+        """Of the blobs that are left of the group: its latents; the images have been seen."""
+        return sum(ref.size_bytes for ref in self.group.latents)
 
 
 Entry = Ticket | GroupEntry | ScoredEntry

@@ -77,6 +77,8 @@ class Controller:
                 groups_per_update=learning.groups_per_update,
                 max_staleness=self._config.fleet.max_staleness,
                 total_groups=learning.updates * learning.groups_per_update,
+                max_groups=self._config.fleet.max_groups or 0,
+                max_payload_bytes=self._config.fleet.max_payload_bytes or 0,
                 updates_done=progress.update,
                 consumed=progress.consumed,
                 frontier=max((stop for _, stop in progress.consumed), default=0),

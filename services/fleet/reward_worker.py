@@ -43,7 +43,8 @@ class RewardWorker:
             self._stores.queue.fail("groups", claimed, group.ordinal, f"{type(error).__name__}: {error}")
             self._stores.blobs.delete((*group.latents, *group.images))
             return
-        if self._stores.queue.publish("groups", claimed, encode(entry), group.ordinal, group.attempt):
+        name = group.ordinal, group.attempt
+        if self._stores.queue.publish("groups", claimed, encode(entry), *name, entry.payload_bytes):
             self._stores.blobs.delete(group.images)
         else:
             self._stores.blobs.delete((*group.latents, *group.images))

@@ -65,7 +65,8 @@ class RolloutWorker:
         except Exception as error:  # the worker's edge: a group that cannot be drawn must not end the worker
             self._stores.queue.fail("tickets", claimed, ticket.ordinal, f"{type(error).__name__}: {error}")
             return
-        if not self._stores.queue.publish("tickets", claimed, encode(entry), ticket.ordinal, ticket.attempt):
+        name = ticket.ordinal, ticket.attempt
+        if not self._stores.queue.publish("tickets", claimed, encode(entry), *name, entry.payload_bytes):
             self._stores.blobs.delete((*entry.latents, *entry.images))
 
     def _draw(self, ticket: Ticket) -> GroupEntry:

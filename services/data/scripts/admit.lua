@@ -3,8 +3,23 @@
 -- ARGV: now_ms, schema of a ticket. Returns how many were dispatched.
 
 local now_ms, schema = tonumber(ARGV[1]), ARGV[2]
+local in_flight = redis.call('HLEN', running)
 local ahead = (number('max_staleness') + number('updates_done') + 1) * number('groups_per_update')
-local room = math.min(ahead, number('total_groups')) - number('consumed') - redis.call('HLEN', running)
+local room = math.min(ahead, number('total_groups')) - number('consumed') - in_flight
+if number('max_groups') > 0 then
+  room = math.min(room, number('max_groups') - in_flight)
+end
+if number('max_payload_bytes') > 0 and room > 0 then
+  -- A ticket is charged as the largest group so far will be; before the first there is room for one update's groups.
+  local drawing, largest = redis.call('XLEN', stream.tickets), number('largest_bytes')
+  local free = number('max_payload_bytes') - number('payload_bytes') - drawing * largest
+  local needed = math.min(number('groups_per_update'), number('total_groups') - number('consumed'))
+  room = math.min(room, largest > 0 and math.floor(free / largest) or needed - in_flight)
+  if room <= 0 and in_flight < needed and redis.call('XLEN', stream.scored) == in_flight then
+    return redis.error_reply('NOROOM expected at least ' .. number('payload_bytes') + largest .. ' bytes, found '
+      .. number('max_payload_bytes') .. ': ' .. in_flight .. ' scored groups of ' .. needed .. ' wait for each other')
+  end
+end
 for _ = 1, room do
   local ordinal = redis.call('ZPOPMIN', holes)[1]
   if not ordinal then

@@ -23,6 +23,7 @@ end
 redis.call('HINCRBY', ledger, fate, 1)
 redis.call('HDEL', running, ordinal)
 settle(stage, id)
+charge(ordinal, 0)
 redis.call('HSET', attempts, ordinal, place.attempt + 1)
 redis.call('ZADD', holes, ordinal, ordinal)
 return fate

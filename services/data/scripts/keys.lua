@@ -12,7 +12,8 @@ local evictions = KEYS[10] -- hash: reason -> how many groups were evicted for i
 local stop = KEYS[11] -- string: why the run was asked to stop
 local losses = KEYS[12] -- hash: ordinal -> how many workers were lost over it
 local buried = KEYS[13] -- hash: ordinal -> id of its dead letter
-local epoch = KEYS[14] -- string: which take-over of the run counts; the one key that outlives a begin
+local bytes = KEYS[14] -- hash: ordinal -> bytes of its payloads, for every group in flight that has some
+local epoch = KEYS[15] -- string: which take-over of the run counts; the one key that outlives a begin
 
 -- An ordinal below the frontier that neither runs nor is a hole has met its fate: consumed or buried. So no script
 -- keeps the consumed set itself, which only ever grows.
@@ -60,7 +61,22 @@ local function settle(stage, id)
   redis.call('XDEL', stream[stage], id)
 end
 
+-- What a group's payloads take, charged to the run while the group is in flight.
+local function charge(ordinal, size)
+  local before = tonumber(redis.call('HGET', bytes, ordinal) or 0)
+  if size > 0 then
+    redis.call('HSET', bytes, ordinal, size)
+  else
+    redis.call('HDEL', bytes, ordinal)
+  end
+  redis.call('HINCRBY', ledger, 'payload_bytes', size - before)
+  if size > number('largest_bytes') then
+    redis.call('HSET', ledger, 'largest_bytes', size)
+  end
+end
+
 local function forget(ordinal)
+  charge(ordinal, 0)
   redis.call('HDEL', attempts, ordinal)
   redis.call('HDEL', failures, ordinal)
   redis.call('HDEL', losses, ordinal)

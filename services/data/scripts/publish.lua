@@ -1,8 +1,8 @@
 -- Moves a group to the next stage: the entry there appears in the same step in which the one here goes away.
--- ARGV: stage, next stage, entry id, owner, ordinal, attempt, payload. Returns 1, or 0 if the claim is lost: the owner
+-- ARGV: stage, next stage, entry id, owner, ordinal, attempt, payload, bytes of its payloads. Returns 1, or 0 if the claim is lost: the owner
 -- came after its lease, or somebody else has settled the entry.
 
-local stage, next_stage, id, owner, ordinal, attempt, payload = unpack(ARGV)
+local stage, next_stage, id, owner, ordinal, attempt, payload, size = unpack(ARGV)
 local place, wrong = held_place(stage, id, owner, ordinal)
 if wrong then
   return wrong
@@ -21,4 +21,5 @@ if place.attempt ~= tonumber(attempt) then
 end
 put(next_stage, ordinal, attempt, payload)
 settle(stage, id)
+charge(ordinal, tonumber(size))
 return 1

@@ -35,7 +35,7 @@ end
 local frontier = math.max(was.frontier, now.frontier)
 redis.call('HSET', ledger, 'frontier', frontier)
 if not was.consumed then
-  for _, counter in ipairs({ 'evicted', 'failed', 'dead', 'duplicates' }) do
+  for _, counter in ipairs({ 'evicted', 'failed', 'dead', 'duplicates', 'payload_bytes', 'largest_bytes' }) do
     redis.call('HSET', ledger, counter, 0)
   end
   for stage in pairs(stream) do
@@ -91,9 +91,14 @@ for i = 1, #bounds, 2 do
   start = bounds[i + 1]
 end
 
--- What the former learner had claimed is delivered again, under ids that it does not know.
-for _, claim in ipairs(redis.call('XPENDING', stream.scored, 'scored', '-', '+', 1000000)) do
-  deliver_again('scored', claim[1])
+-- What the former learner had claimed is delivered again, under ids that it does not know; and where another process
+-- commands from now on, so is what the former one's workers had.
+for stage, key in pairs(stream) do
+  if stage == 'scored' or caller == '' then
+    for _, claim in ipairs(redis.call('XPENDING', key, stage, '-', '+', 1000000)) do
+      deliver_again(stage, claim[1])
+    end
+  end
 end
 redis.call('HSET', ledger, 'taken_by', call)
 return new

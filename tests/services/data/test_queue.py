@@ -281,6 +281,8 @@ def test_a_run_whose_name_would_break_its_keys_is_refused(run) -> None:
     [
         ({"groups_per_update": 0}, "groups_per_update >= 1"),
         ({"max_staleness": -1}, "max_staleness >= 0"),
+        ({"max_groups": 1}, "max_groups >= 2"),
+        ({"max_payload_bytes": -1}, "max_payload_bytes >= 0"),
         ({"max_losses": -1}, "max_losses >= 0"),
         ({"consumed": ((0, 3),), "frontier": 2}, r"intervals in \[0, 2\)"),
         ({"consumed": ((4, 6), (0, 3)), "frontier": 9}, "rising"),

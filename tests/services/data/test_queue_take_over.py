@@ -78,13 +78,16 @@ def test_whoever_commanded_before_is_refused_and_changes_nothing(redis) -> None:
     assert redis.exists("{run}:blob:1")
 
 
-def test_a_worker_needs_no_epoch(redis) -> None:
-    first, worker = Queue(redis, "run"), Queue(redis, "run")
-    first.begin(Ledger(**LIMITS))
-    first.admit(0)
-    [held] = worker.claim("tickets", "rollout-0/a", 1, 0)
+def test_what_a_worker_holds_outlives_the_learner_but_not_the_controller(redis) -> None:
+    controller, worker = Queue(redis, "run"), Queue(redis, "run")
+    controller.begin(Ledger(**LIMITS))
+    controller.admit(0)
+    first, second = worker.claim("tickets", "rollout-0/a", 2, 0)
+    controller.reconcile(Ledger(**LIMITS))
+    assert worker.publish("tickets", first, b"0", 0, 0)
     Queue(redis, "run").reconcile(Ledger(**LIMITS))
-    assert worker.publish("tickets", held, b"0", 0, 0), "a group in the making outlives the learner"
+    assert not worker.publish("tickets", second, b"1", 1, 0)
+    assert [ordinal_of(entry) for entry in worker.claim("tickets", "rollout-0/b", 9, 0)] == [2, 3, 1]
 
 
 def test_the_former_learners_claims_come_again_and_are_its_own_no_more(redis) -> None:
