@@ -106,6 +106,51 @@ def status(run_folder: Annotated[Path, typer.Argument(help="Run folder, e.g. run
     show_status(run_folder)
 
 
+failed = typer.Typer(no_args_is_help=True, help="The dead letters: groups that failed too often, and why.")
+app.add_typer(failed, name="failed")
+RunFolder = Annotated[Path, typer.Argument(help="Run folder, e.g. runs/quickstart.", show_default=False)]
+Groups = Annotated[list[int] | None, typer.Argument(help="Numbers of groups.", show_default=False)]
+Every = Annotated[bool, typer.Option("--all", help="Every dead letter.")]
+
+
+@failed.command(name="ls")
+def failed_ls(run_folder: RunFolder) -> None:
+    """List them."""
+    from rich.console import Console
+
+    from services.cli.failed import list_letters
+
+    list_letters(run_folder, Console())
+
+
+@failed.command(name="show")
+def failed_show(
+    run_folder: RunFolder, group: Annotated[int, typer.Argument(help="Number of the group.", show_default=False)]
+) -> None:
+    """Show one with its prompt, its weights and the error, as JSON."""
+    from services.cli.failed import letter_as_json
+
+    typer.echo(letter_as_json(run_folder, group))
+
+
+@failed.command(name="retry")
+def failed_retry(run_folder: RunFolder, groups: Groups = None, *, every: Every = False) -> None:
+    """Have groups drawn again, with a clean record."""
+    from services.cli.failed import settle_letters
+
+    done = settle_letters(run_folder, groups or (), every=every, retry=True)
+    typer.echo(f"drawn again: {', '.join(map(str, done)) or 'none'}")
+
+
+@failed.command(name="drop")
+def failed_drop(run_folder: RunFolder, groups: Groups = None, *, every: Every = False) -> None:
+    """Throw letters away; their groups are not trained."""
+    from services.cli.failed import settle_letters
+
+    done = settle_letters(run_folder, groups or (), every=every, retry=False)
+    typer.echo(f"dropped: {', '.join(map(str, done)) or 'none'}")
+
+
 @app.command()
 def trace(
     run_folder: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/quickstart.")],

@@ -110,5 +110,5 @@ def accounting_holds(statistics: QueueStatistics) -> bool:
         statistics.dispatched == fates + statistics.in_flight
         and statistics.in_flight == sum(stage.entries for stage in statistics.stages.values())
         and statistics.evicted == sum(statistics.evictions.values())
-        and statistics.failed <= sum(statistics.failures.values()) <= statistics.failed + statistics.dead
+        and statistics.failed <= sum(statistics.failures.values())
     )

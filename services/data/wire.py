@@ -228,6 +228,14 @@ def encode(entry: Entry) -> bytes:
         raise QueueError(f"expected a {type(entry).__name__} of plain values, found: {error}") from error
 
 
+def decode_any(payload: bytes) -> Entry:
+    """The entry, whatever its kind. QueueError names the field that is missing, unknown or of another type."""
+    try:
+        return _decoder.decode(payload)
+    except msgspec.DecodeError as error:
+        raise QueueError(f"expected an entry of schema {SCHEMA}, found: {error}") from error
+
+
 def decode(payload: bytes, kind: type[E]) -> E:
     """The entry of that kind. QueueError names the field that is missing, unknown or of another type."""
     try:

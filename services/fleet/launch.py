@@ -18,6 +18,7 @@ from rollout.policies.serving import stock_arguments
 from rollout.prompts import load_prompts
 from rollout.types import WeightsVersion
 from services.config import RunConfig
+from services.data.address import leave_address
 from services.data.blobs import build_blobs
 from services.data.queue import Queue
 from services.data.server import EmbeddedServer, connect, impatient
@@ -57,6 +58,7 @@ def train(config: RunConfig, *, fresh: bool, console: Console) -> ExitCode:
         folder = stack.enter_context(owned(config, fresh=fresh))
         stop = stack.enter_context(StopSign(console))
         url = config.fleet.redis or stack.enter_context(EmbeddedServer()).url
+        stack.enter_context(leave_address(folder, url))
         redis = connect(url)
         queue = Queue(redis, config.name)
         scraped = Queue(impatient(redis, SCRAPE_TIMEOUT_S), config.name)
