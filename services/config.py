@@ -58,7 +58,8 @@ class FleetConfig(Block):
     redis: str | None = None
     """URL of a Redis or Valkey server (7.0 or later); null = a private one, started here for the run."""
     blobs: str = "redis://"
-    """Where payloads travel: redis:// beside the queue, or an fsspec URL of a shared folder."""
+    """Where payloads travel: redis:// beside the queue, ray:// in the cluster's object store, or an fsspec URL of a
+    shared folder."""
     max_groups: Positive | None = None
     """Groups in flight at most, and at least learning.groups_per_update; null = as many as max_staleness allows."""
     max_payload_bytes: Positive | None = None

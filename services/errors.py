@@ -3,7 +3,7 @@
     TafsError                   70  the system failed in a way that we did not foresee
     ├── ConfigError             64  the run file or a flag is wrong (a ValueError, too)
     ├── QueueError              70  an entry or a call that does not fit the queue
-    │   ├── RunMissing          75  the server holds no such run: not begun, or its memory was lost
+    │   ├── RunMissing          75  the server holds no such run, or remembers less of it
     │   └── Superseded              another controller has taken the run over
     ├── BlobError               70  a payload could not be stored or read
     │   ├── BlobMissing             it is not in the store
@@ -58,7 +58,9 @@ class QueueError(TafsError):
 
 
 class RunMissing(QueueError):
-    """The server holds no such run: it has not begun there, or the server lost its memory. A reconcile mends it."""
+    """The server holds no such run, for it has not begun there or the server lost its memory; or it remembers less of
+    it than the caller. A reconcile mends it.
+    """
 
     exit_code = ExitCode.TRY_AGAIN
 

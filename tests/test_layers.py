@@ -29,7 +29,7 @@ INNER = (
 )
 """The inner rooms of services, from the top down; the configuration and errors are its ground."""
 ONLY_IN = {
-    "ray": "services/fleet/actors.py",
+    "ray": ("services/fleet/actors.py", "services/data/ray_blobs.py"),
     "redis": "services/",
     "prometheus_client": "services/observe/",
     "diffusers": "rollout/policies/",

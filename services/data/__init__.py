@@ -3,7 +3,8 @@
     wire.py     entries of the queue: names, numbers and blob references, never pixels or tensors
     queue.py    the queue itself on Redis Streams, with ledger.py (its nouns), scripted.py and scripts/*.lua (its
                 transactions) and lease.py (whose is a claim)
-    blobs.py    the stores of the payloads that entries refer to
+    letters.py  the dead letters
+    blobs.py    the stores of the payloads that entries refer to, with ray_blobs.py, blob_refs.py and orphans.py
     codec.py    trajectories and images to payloads and back (torch)
     weights.py  published weights and the pointer to the latest (torch)
     server.py   the run's own embedded server, and connections to it or to another

@@ -1,15 +1,13 @@
 """Payloads beside the queue: a store takes blobs and gives references, which travel in the entries.
 
 A reference's URI is never used twice, so that the loser of two workers that drew the same group deletes its own
-blobs and not the winner's. Every blob is verified when it is read. Who consumes a group deletes its blobs.
+blobs and not the winner's. Every blob is verified when it is read. Who consumes a group deletes its blobs, and a
+sweeper (orphans.py) those that nobody consumes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, cast
 
@@ -17,10 +15,12 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from redis import Redis
 
+from services.data.blob_refs import new_refs, require_prefix, verified
 from services.data.keys import run_key
+from services.data.ray_blobs import RayBlobs
 from services.data.server import reaching_server
 from services.data.wire import BlobRef
-from services.errors import BlobCorrupt, BlobError, BlobMissing, ConfigError
+from services.errors import BlobError, ConfigError
 
 
 class BlobStore(Protocol):
@@ -38,6 +38,14 @@ class BlobStore(Protocol):
         """Delete the blobs that are there."""
         ...
 
+    def uris(self) -> Iterator[str]:
+        """The URIs of all blobs of the run."""
+        ...
+
+    def close(self) -> None:
+        """The run is over: end whatever the store started for it."""
+        ...
+
 
 class RedisBlobs:
     """Payloads in the run's Redis server, one round trip a call: the fastest where all workers share a machine."""
@@ -48,7 +56,7 @@ class RedisBlobs:
 
     def put(self, names: Sequence[str], blobs: Sequence[bytes | memoryview]) -> tuple[BlobRef, ...]:
         """Store the blobs under keys of the run, which begin drops."""
-        refs = _new_refs(self._prefix, names, blobs)
+        refs = new_refs(self._prefix, names, blobs)
         pipeline = self._redis.pipeline(transaction=False)
         for ref, blob in zip(refs, blobs, strict=True):
             pipeline.set(self._key(ref), blob)
@@ -62,7 +70,7 @@ class RedisBlobs:
             return []
         with reaching_server(BlobError, f"get {len(refs)} blobs, the first {refs[0].uri}"):
             blobs = cast("list[bytes | None]", self._redis.mget([self._key(ref) for ref in refs]))
-        return [_verified(ref, blob) for ref, blob in zip(refs, blobs, strict=True)]
+        return [verified(ref, blob) for ref, blob in zip(refs, blobs, strict=True)]
 
     def delete(self, refs: Sequence[BlobRef]) -> None:
         """Delete the blobs that are there."""
@@ -70,8 +78,17 @@ class RedisBlobs:
             with reaching_server(BlobError, f"delete {len(refs)} blobs, the first {refs[0].uri}"):
                 self._redis.unlink(*(self._key(ref) for ref in refs))
 
+    def uris(self) -> Iterator[str]:
+        """The URIs of all blobs of the run."""
+        with reaching_server(BlobError, "list the blobs"):
+            for key in self._redis.scan_iter(match=f"{self._prefix.removeprefix('redis://')}*", count=1000):
+                yield f"redis://{key.decode()}"
+
+    def close(self) -> None:
+        """Nothing was started."""
+
     def _key(self, ref: BlobRef) -> str:
-        _require_prefix(ref, self._prefix)
+        require_prefix(ref, self._prefix)
         return ref.uri.removeprefix("redis://")
 
 
@@ -96,7 +113,7 @@ class FileBlobs:
 
     def put(self, names: Sequence[str], blobs: Sequence[bytes | memoryview]) -> tuple[BlobRef, ...]:
         """Store the blobs; each appears at once or not at all."""
-        refs = _new_refs(self._prefix, names, blobs)
+        refs = new_refs(self._prefix, names, blobs)
         for ref, blob in zip(refs, blobs, strict=True):
             try:
                 self._write(self._path(ref), blob)
@@ -106,7 +123,7 @@ class FileBlobs:
 
     def get(self, refs: Sequence[BlobRef]) -> list[bytes]:
         """The blobs, in order and verified."""
-        return [_verified(ref, self._read(ref)) for ref in refs]
+        return [verified(ref, self._read(ref)) for ref in refs]
 
     def delete(self, refs: Sequence[BlobRef]) -> None:
         """Delete the blobs that are there."""
@@ -114,8 +131,22 @@ class FileBlobs:
             with suppress(FileNotFoundError):
                 self._files.rm_file(self._path(ref))
 
+    def uris(self) -> Iterator[str]:
+        """The URIs of all blobs of the run, and of what a killed writer left of one."""
+        try:
+            paths = cast("list[str]", self._files.find(self._folder))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise BlobError(f"could not list {self._prefix}: {error}") from error
+        for path in paths:
+            yield self._prefix + path.partition(self._folder.lstrip("/"))[2]
+
+    def close(self) -> None:
+        """Nothing was started."""
+
     def _path(self, ref: BlobRef) -> str:
-        _require_prefix(ref, self._prefix)
+        require_prefix(ref, self._prefix)
         return self._folder + ref.uri.removeprefix(self._prefix)
 
     def _read(self, ref: BlobRef) -> bytes | None:
@@ -136,36 +167,11 @@ class FileBlobs:
 
 
 def build_blobs(url: str, redis: Redis, run: str) -> BlobStore:
-    """The run's store: "redis://" is the run's own server, any other URL a folder that fsspec opens."""
+    """The run's store: "redis://" is the run's own server, "ray://" the object store of its cluster, any other URL a
+    folder that fsspec opens.
+    """
     if url == "redis://":
         return RedisBlobs(redis, run)
+    if url == "ray://":
+        return RayBlobs(run)
     return FileBlobs(url, run)
-
-
-def _new_refs(prefix: str, names: Sequence[str], blobs: Sequence[bytes | memoryview]) -> tuple[BlobRef, ...]:
-    """References that nobody has used."""
-    token = secrets.token_hex(6)
-    refs = []
-    for name, blob in zip(names, blobs, strict=True):
-        if not re.fullmatch(r"[\w-]+([./][\w-]+)*", name, re.ASCII):
-            raise ValueError(f"expected a blob name of words between '/' and '.', found {name!r}")
-        data = memoryview(blob)
-        refs.append(
-            BlobRef(uri=f"{prefix}{name}.{token}", sha256=hashlib.sha256(data).hexdigest(), size_bytes=data.nbytes)
-        )
-    return tuple(refs)
-
-
-def _require_prefix(ref: BlobRef, prefix: str) -> None:
-    """BlobError for a reference that leads out of the run's store: entries come over a network."""
-    if not ref.uri.startswith(prefix) or ".." in ref.uri:
-        raise BlobError(f"expected a blob of this run's store, {prefix}..., found {ref.uri}")
-
-
-def _verified(ref: BlobRef, blob: bytes | None) -> bytes:
-    if blob is None:
-        raise BlobMissing(f"{ref.uri}: expected {ref.size_bytes} bytes, found nothing")
-    found = hashlib.sha256(blob).hexdigest()
-    if found != ref.sha256:
-        raise BlobCorrupt(f"{ref.uri}: expected sha256 {ref.sha256}, found {found} over {len(blob)} bytes")
-    return blob

@@ -19,7 +19,7 @@ from typing import Self
 
 from services.data.ledger import Lost
 from services.data.queue import Queue
-from services.errors import RunMissing, ServerUnavailable
+from services.errors import BlobError, RunMissing, ServerUnavailable
 
 BEATS_PER_LEASE = 3
 """So many renewals fall into one lease: two may be lost on the way."""
@@ -28,8 +28,8 @@ BEATS_PER_LEASE = 3
 class Beat:
     """Calls a step every so often in a thread of its own; a context manager.
 
-    The server's absence is waited out. Any other error of the step ends the thread and is raised by `check`, and
-    when the context ends.
+    The server's absence, or a store's, is waited out. Any other error of the step ends the thread and is raised by
+    `check`, and when the context ends.
     """
 
     def __init__(self, step: Callable[[], object], every_s: float, name: str) -> None:
@@ -60,7 +60,7 @@ class Beat:
         while not self._over.is_set():
             try:
                 self._step()
-            except (ServerUnavailable, RunMissing):
+            except (ServerUnavailable, RunMissing, BlobError):
                 pass  # it comes back, or is reconciled; until then there is nothing to renew or to take away
             except Exception as error:  # the thread's edge: handed to whoever asks
                 self._error = error

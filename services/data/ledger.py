@@ -60,6 +60,7 @@ class Claimed:
     entry_id: str  # its place in its stage's stream; never of two owners
     payload: bytes  # for wire.decode
     owner: str
+    ordinal: int  # of its group; known even where the payload cannot be decoded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

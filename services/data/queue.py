@@ -35,7 +35,8 @@ Who commands the run
         begin(ledger)      everything anew: a first start
         reconcile(ledger)  go on from a checkpoint with what the server still has, or, if it lost its memory, without
 
-    RunMissing from any call means that the server has no such run: workers wait, the commander reconciles.
+    RunMissing from any call means that the server has no such run, or has come back with an older memory of it (an
+    append-only file may lack the last seconds): workers wait, the commander reconciles.
 
 The scripts keep to Redis 7.0.
 """
@@ -192,6 +193,14 @@ class Queue:
             reading.last_id = claimed[-1].entry_id
         return claimed
 
+    def recall(self, owner: str) -> None:
+        """The owner has dropped claims unsettled, say on an error: its next calls of claim return them again.
+
+        Without this a worker whose heartbeat goes on would hold for ever what it does not work on.
+        """
+        for stage in STAGES:
+            self._readings[stage, owner] = _Reading()
+
     def publish(
         self, stage: Stage, claimed: Claimed, entry_bytes: bytes, ordinal: int, attempt: int, payload_bytes: int = 0
     ) -> bool:
@@ -231,7 +240,8 @@ class Queue:
         """Consume the update's scored entries, all or none, and count the update: the places are free for admit.
 
         update: updates_done + 1. ordinals: of the entries, in their order. The same call again changes nothing.
-        QueueError if the update is out of turn or an entry is not in the scored stage with its ordinal.
+        RunMissing if the server lags behind the update or does not know an entry as claimed: it came back with an
+        older memory. QueueError if the update is past or an entry is another ordinal's.
         """
         if len(set(ordinals)) != len(ordinals):
             raise ValueError(f"expected every ordinal once, found {sorted(ordinals)}")
@@ -313,7 +323,9 @@ class Queue:
                     f"could not claim from {key}: the run has not begun on this server: {error}"
                 ) from error
         return [
-            Claimed(entry_id=entry_id.decode(), payload=fields[b"payload"], owner=owner)
+            Claimed(
+                entry_id=entry_id.decode(), payload=fields[b"payload"], owner=owner, ordinal=int(fields[b"ordinal"])
+            )
             for entry_id, fields in (reply[0][1] if reply else [])
         ]
 

@@ -52,6 +52,8 @@ def refusals(action: str) -> Iterator[None]:
                 f"{action}: expected the run's ledger, found none: "
                 "it has not begun on this server, or the server lost its memory"
             ) from error
+        if "FORGOTTEN" in str(error):
+            raise RunMissing(f"{action}: the server has come back with an older memory: {error}") from error
         if "NOROOM" in str(error):
             raise ConfigError(f"fleet.max_payload_bytes has no room for the groups of one update: {error}") from error
         if "OLDEPOCH" in str(error):

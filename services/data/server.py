@@ -1,7 +1,8 @@
 """The run's own Redis server, and connections to it or to another.
 
-The embedded server serves one run and keeps nothing: no snapshots, no append-only file. Whatever it held can be
-drawn again from the learner's checkpoint, and payloads in a file that nobody reads back would only cost disk.
+The embedded server serves one run and keeps nothing, unless asked to: no snapshots, no append-only file. Whatever it
+held can be drawn again from the learner's checkpoint, and payloads in a file that nobody reads back would only cost
+disk. A server that died can be started again at its old address; clients find it by themselves.
 
 Its socket lies in a folder that only this user may enter, and its password reaches it through stdin, so that
 neither `ps` nor a file shows it. It has a session of its own: the terminal's Ctrl-C goes to the run, which still
@@ -46,7 +47,8 @@ unixsocketperm 700
 requirepass {password}
 dir {folder}
 save ""
-appendonly no
+appendonly {append_only}
+appendfsync everysec
 maxmemory {memory_bytes}
 maxmemory-policy noeviction
 shutdown-timeout 0
@@ -123,14 +125,18 @@ class EmbeddedServer:
     Start it from the main thread: the kernel kills it when the *thread* that started it ends.
     """
 
-    def __init__(self, binary: Path | None = None, memory_bytes: int = 0, start_timeout_s: float = 10.0) -> None:
+    def __init__(
+        self, binary: Path | None = None, memory_bytes: int = 0, start_timeout_s: float = 10.0, *, keep: bool = False
+    ) -> None:
         """Nothing is started yet.
 
-        binary: the server program; None finds one. memory_bytes: above it writes are refused, 0 is no bound.
+        binary: the server program; None finds one. memory_bytes: above it writes are refused, 0 is no bound. keep:
+        what it holds outlives its process, but for the last second, until `stop`.
         """
         self._binary = binary or find_binary()
         self._memory_bytes = memory_bytes
         self._start_timeout_s = start_timeout_s
+        self._keep = keep
         self._password = secrets.token_hex(24)
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
@@ -156,13 +162,35 @@ class EmbeddedServer:
         assert self._process is not None, "the server has not been started"
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process is there; it may yet be too busy, or stopped, to answer."""
+        return self._process is not None and self._process.poll() is None
+
+    def restart(self) -> None:
+        """Kill the process if it is still there, and start another at the same address. From the main thread."""
+        assert self._process is not None, "the server has not been started"
+        self._process.kill()
+        self._process.wait()
+        self._launch()
+
     def start(self) -> None:
         """Start the server and wait until it answers; ServerUnavailable with its log if it does not in time."""
         assert self._process is None, "the server has been started before"
         assert threading.current_thread() is threading.main_thread(), "start the server from the main thread"
         # Not in TMPDIR: a socket's path has at most 107 bytes. mkdtemp gives it the mode 0700.
         self._folder = Path(tempfile.mkdtemp(prefix="tafs-", dir="/tmp"))
-        config = _CONFIG.format(folder=self._folder, password=self._password, memory_bytes=self._memory_bytes)
+        self._launch()
+
+    def _launch(self) -> None:
+        assert self._folder is not None
+        assert threading.current_thread() is threading.main_thread(), "start the server from the main thread"
+        config = _CONFIG.format(
+            folder=self._folder,
+            password=self._password,
+            memory_bytes=self._memory_bytes,
+            append_only="yes" if self._keep else "no",
+        )
         starter = Path(__file__).with_name("die_with_owner.py")
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(

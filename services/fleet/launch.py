@@ -20,6 +20,8 @@ from rollout.types import WeightsVersion
 from services.config import RunConfig
 from services.data.address import leave_address
 from services.data.blobs import build_blobs
+from services.data.lease import Beat
+from services.data.orphans import OrphanSweeper
 from services.data.queue import Queue
 from services.data.server import EmbeddedServer, connect, impatient
 from services.errors import ExitCode
@@ -37,6 +39,9 @@ from services.observe.history import read_history
 from services.observe.model_card import AdapterCard, render_model_card
 from services.observe.report import write_report
 from services.observe.summary import Evaluation, When, build_summary, write_summary
+
+ORPHAN_GRACE_S = 600.0
+"""A blob that no group in flight has named for so long was left by a worker that died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +75,11 @@ def train(config: RunConfig, *, fresh: bool, console: Console) -> ExitCode:
         fleet = Fleet(config, url)
         fleet.start()
         session = Session(config, folder, fleet, recorder, console)
-        controller = Controller(
-            config, fleet, queue, build_blobs(config.fleet.blobs, redis, config.name), recorder.take
-        )
+        blobs = build_blobs(config.fleet.blobs, redis, config.name)
+        stack.callback(blobs.close)
+        sweeper = OrphanSweeper(blobs, redis, config.name, ORPHAN_GRACE_S)
+        stack.enter_context(Beat(lambda: sweeper.sweep(time.monotonic()), ORPHAN_GRACE_S / 4, "orphan sweeper"))
+        controller = Controller(config, fleet, queue, blobs, recorder.take)
         progress = _restore(session)
         controller.begin(progress)
         progress = _publish_start(session, progress, controller.epoch)

@@ -5,6 +5,9 @@ local current = redis.call('GET', KEYS[3])
 if not current then
   return redis.error_reply('NOLEDGER the run has none on this server')
 end
+if tonumber(current) < tonumber(ARGV[1]) then
+  return redis.error_reply('FORGOTTEN the server does not know of the take-over of epoch ' .. ARGV[1])
+end
 if current ~= ARGV[1] then
   return redis.error_reply('OLDEPOCH expected ' .. current .. ', found ' .. ARGV[1])
 end

@@ -1,6 +1,6 @@
 -- Consumes an update's groups, all or none, and counts the update.
 -- ARGV: update, then entry id, owner and ordinal of each group. Returns 1, or 0 if the very same call has been made
--- before.
+-- before. The caller has trained on these groups: if the server is behind, it has come back with an older memory.
 
 local update = tonumber(table.remove(ARGV, 1))
 local done = number('updates_done')
@@ -12,7 +12,9 @@ if update == done then
   end
   return 0
 end
-if update ~= done + 1 then
+if update > done + 1 then
+  return redis.error_reply('FORGOTTEN expected ' .. done + 1 .. ', found ' .. update)
+elseif update ~= done + 1 then
   return redis.error_reply('WRONGUPDATE expected ' .. done + 1 .. ', found ' .. update)
 end
 for i = 1, #ARGV, 3 do
@@ -21,7 +23,7 @@ for i = 1, #ARGV, 3 do
     return wrong
   end
   if not place then
-    return redis.error_reply('NOTHELD entry ' .. ARGV[i] .. ' of scored, ordinal ' .. ARGV[i + 2] .. ', is gone')
+    return redis.error_reply('FORGOTTEN entry ' .. ARGV[i] .. ' of scored, ordinal ' .. ARGV[i + 2] .. ', is gone')
   end
 end
 redis.call('HSET', ledger, 'updates_done', update)

@@ -22,7 +22,7 @@ local caller = table.remove(ARGV, 1) -- the epoch of a controller or learner; ''
 
 local function require_epoch()
   local current = redis.call('GET', epoch)
-  if caller ~= '' and current and caller ~= current then
+  if caller ~= '' and current and tonumber(caller) < tonumber(current) then
     return redis.error_reply('OLDEPOCH expected ' .. current .. ', found ' .. caller)
   end
 end

@@ -7,6 +7,9 @@ local old = require_epoch()
 if old then
   return old
 end
+if caller ~= '' and caller ~= redis.call('GET', epoch) then
+  return redis.error_reply('FORGOTTEN the server does not know of the take-over of epoch ' .. caller)
+end
 
 -- The place of `ordinal` if that is entry `id` of `stage` and `owner` has claimed it. Else nil, and an error if the
 -- entry is there but another ordinal's: to drop it would lose its group's place for ever.

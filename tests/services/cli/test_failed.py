@@ -9,23 +9,11 @@ from services.cli.main import app
 from services.data.address import find_server, leave_address
 from services.data.queue import Ledger, Queue
 from services.data.server import EmbeddedServer, connect
-from services.data.wire import GroupEntry, Ticket, WireBehaviour, WirePrompt, WireVersion, decode, encode
+from services.data.wire import Ticket, decode, encode
 from services.errors import ConfigError
+from tests.services.data.entries import group_entry
 
-GROUP = GroupEntry(
-    ordinal=1,
-    attempt=0,
-    prompt=WirePrompt(id="p1", text="write [42] in red", metadata={"target": "42"}, references=()),
-    behaviour=WireBehaviour(sigmas=(1.0, 0.0), temperatures=(0.9,), height=8, width=8, guidance=1.0),
-    weights=WireVersion(version=3, update=2, lineage=0, digest="ab"),
-    transitions=(0,),
-    image_steps=(0,),
-    latents=(),
-    images=(),
-    producer="rollout-0/a",
-    created_ms=0,
-    timings={},
-)
+GROUP = group_entry(1, text="write [42] in red")
 
 
 @pytest.fixture(scope="module")

@@ -162,7 +162,7 @@ def test_a_result_that_comes_after_its_group_was_given_back_is_a_duplicate(queue
 
 def test_a_result_for_a_consumed_group_is_a_duplicate(queue) -> None:
     queue.admit(NOW_MS)
-    late = Claimed(entry_id="1-0", payload=b"", owner="late")
+    late = Claimed(entry_id="1-0", payload=b"", owner="late", ordinal=0)
     scored = to_scored(queue)
     finish(queue, 1, scored)
     assert not queue.publish("groups", late, b"late", 0, 0)
@@ -186,7 +186,7 @@ def test_a_result_under_the_wrong_name_is_refused_and_changes_nothing(queue) -> 
 def test_an_update_consumes_all_its_groups_or_none(queue) -> None:
     queue.admit(NOW_MS)
     scored = to_scored(queue)
-    gone = Claimed(entry_id="1-0", payload=b"", owner="late")
+    gone = Claimed(entry_id="1-0", payload=b"", owner="late", ordinal=0)
     with pytest.raises(QueueError, match="ordinal 7, is gone"):
         queue.finish_update(1, [scored[0], gone], [0, 7])
     with pytest.raises(ValueError, match="every ordinal once"):
@@ -230,7 +230,7 @@ def test_a_run_that_has_not_begun_is_named(redis) -> None:
     calls = (
         lambda: queue.admit(NOW_MS),
         lambda: queue.claim("tickets", "rollout-0", 1, 0),
-        lambda: queue.publish("tickets", Claimed(entry_id="1-0", payload=b"", owner="late"), b"", 0, 0),
+        lambda: queue.publish("tickets", Claimed(entry_id="1-0", payload=b"", owner="late", ordinal=0), b"", 0, 0),
         queue.statistics,
     )
     for call in calls:

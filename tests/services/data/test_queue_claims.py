@@ -32,6 +32,17 @@ def test_a_restarted_consumer_gets_its_own_pending_entries_first(redis, queue) -
     assert names(tickets(Queue(redis, "run"), consumer="rollout-1")) == []
 
 
+def test_claims_that_were_dropped_come_again_when_they_are_recalled(queue) -> None:
+    queue.admit(NOW_MS)
+    assert names(tickets(queue, count=3)) == [(0, 0), (1, 0), (2, 0)]
+    queue.recall("rollout-0")
+    again = tickets(queue, count=2)
+    assert [entry.ordinal for entry, *_ in again] == [0, 1]
+    assert queue.publish("tickets", again[0][0], b"0", 0, 0)
+    assert names(tickets(queue)) == [(2, 0)]
+    assert names(tickets(queue)) == [(3, 0)]
+
+
 def test_what_a_lost_answer_held_is_claimed_again_and_what_the_consumer_holds_is_not(redis, queue) -> None:
     queue.admit(NOW_MS)
     first = tickets(queue)[0]

@@ -150,6 +150,31 @@ def test_a_server_without_memory_starts_from_the_checkpoint(redis, manner) -> No
     assert running(redis) == [3, 4, 6, 7]
 
 
+def test_a_commander_whom_the_server_does_not_remember_reconciles_and_is_no_rival_of_itself(redis) -> None:
+    queue = Queue(redis, "run")
+    queue.begin(Ledger(**LIMITS))
+    queue.reconcile(Ledger(**LIMITS))
+    redis.set("{run}:epoch", 1)  # as from a file that lacks the last seconds
+    with pytest.raises(RunMissing, match="does not know of the take-over of epoch 2"):
+        queue.admit(0)
+    assert queue.reconcile(Ledger(**LIMITS)) == 3
+    assert queue.admit(0) == 4
+
+
+def test_an_update_on_groups_that_the_server_has_forgotten_is_settled_by_reconciling(redis) -> None:
+    queue = Queue(redis, "run")
+    queue.begin(Ledger(**LIMITS))
+    held = advance(queue, 1)
+    with pytest.raises(RunMissing, match="expected 2, found 3"):
+        queue.finish_update(3, held, [ordinal_of(entry) for entry in held])
+    redis.xack("{run}:scored", "scored", held[0].entry_id)  # the claim was forgotten
+    with pytest.raises(RunMissing, match="is gone"):
+        queue.finish_update(2, held, [ordinal_of(entry) for entry in held])
+    queue.reconcile(Ledger(**LIMITS, updates_done=2, consumed=((0, 4),), frontier=4))
+    assert queue.statistics().in_flight == 0
+    assert accounting_holds(queue.statistics())
+
+
 def test_a_dead_letter_stays_dead_over_a_reconcile(redis) -> None:
     queue = Queue(redis, "run")
     queue.begin(Ledger(**LIMITS, max_attempts=1))
