@@ -5,7 +5,7 @@ EXTRA ?= cpu
 BIN := $(VENV)/bin
 RUN := deploy/configs/quickstart.yaml
 
-.PHONY: help setup quickstart test unit check bench observe dashboards clean
+.PHONY: help setup quickstart test unit check bench bench-data observe dashboards clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ check: $(VENV)/.ready ## Lint, format, types, law of layers
 
 bench: $(VENV)/.ready ## Time every phase against its floor
 	$(BIN)/tafs bench $(RUN)
+
+bench-data: $(VENV)/.ready ## Time the queue and the publication of weights against bare commands
+	$(BIN)/python -m pytest -q -s tests/benchmarks
 
 observe: ## Prometheus and Alertmanager beside the runs of this folder
 	deploy/observability/observe.sh

@@ -1,19 +1,20 @@
 """Published weights: the learner writes and verifies a version, then commits the pointer; workers pull.
 
 A version lies under its own key and is never changed. The pointer names the latest; between the two writes a crash
-leaves a version that nobody reads and that a later publication deletes. Only the learner of the run's present epoch
+leaves a version that nobody reads and that a later publication deletes. It is verified by its digest: read back before
+the pointer moves, and whenever it is fetched, before anything is loaded. Only the learner of the run's present epoch
 can move the pointer: one that was cut off and comes back cannot.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 import safetensors.torch
 from redis import Redis
+from safetensors import SafetensorError
 from torch import Tensor
 
 from rollout.trained import digest_tensors
@@ -24,7 +25,9 @@ from services.data.server import reaching_server
 from services.data.wire import WireVersion
 from services.errors import WeightsCorrupt, WeightsError, WeightsMissing
 
-MAX_BYTES = 512 * 1024**2  # the largest value of a Redis key; adapters are far below
+CHUNK_BYTES = 256 * 1024**2
+"""The server takes no value above 512 MiB, so that larger artifacts are several values; adapters are one."""
+_SIZE = "size_bytes"  # the field beside the chunks "0", "1", ...
 
 
 class WeightsStore:
@@ -34,12 +37,13 @@ class WeightsStore:
     Raises ServerUnavailable if the server does not answer.
     """
 
-    def __init__(self, redis: Redis, run: str, keep: int) -> None:
+    def __init__(self, redis: Redis, run: str, keep: int, chunk_bytes: int = CHUNK_BYTES) -> None:
         if keep < 1:
             raise ValueError(f"expected to keep at least 1 version of the weights, found {keep}")
         self._redis = redis
         self._run = run
         self._keep = keep
+        self._chunk_bytes = chunk_bytes
         self._pointer = run_key(run, "weights")
         self._index = run_key(run, "weights:versions")  # sorted set: every version that has a key
         self._commit_script = redis.register_script(source("commit_weights"))
@@ -48,23 +52,22 @@ class WeightsStore:
         """Store the tensors and make them the latest; older versions beyond `keep` are deleted.
 
         epoch: of the take-over that the publisher works for (Queue.epoch). Superseded if another has taken the run
-        over since, RunMissing if the server lost its memory. WeightsError if the version is not newer than the latest,
-        or the tensors are too many bytes; WeightsCorrupt if they do not have its digest, or the server did not keep
-        what it was given.
+        over since, RunMissing if the server lost its memory. WeightsError if the version is not newer than the latest;
+        WeightsCorrupt if the tensors do not have its digest, or the server did not keep what it was given.
         """
         self._require_newer(version)
         _require_digest(version, tensors)
         data = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-        if len(data) > MAX_BYTES:
-            raise WeightsError(
-                f"version {version.version}: expected at most {MAX_BYTES} bytes, found {len(data)}: "
-                "train an adapter instead of all weights"
-            )
+        key = self._key(version.version)
         with reaching_server(WeightsError, f"publish weights version {version.version}"):
             self._redis.zadd(self._index, {str(version.version): version.version})
-            fields: dict[Any, Any] = {"data": data, "sha256": hashlib.sha256(data).hexdigest()}
-            self._redis.hset(self._key(version.version), mapping=fields)
-            self._read(version)
+            self._redis.unlink(key)  # what a publication left that was cut off
+            self._redis.hset(key, mapping={_SIZE: len(data)})
+            view = memoryview(data)
+            for number, start in enumerate(range(0, len(data), self._chunk_bytes)):
+                self._redis.hset(key, mapping={str(number): view[start : start + self._chunk_bytes]})
+            if self._read(version) != data:
+                raise WeightsCorrupt(f"version {version.version}: expected {len(data)} bytes as written, found others")
             self._commit(version, epoch)
 
     def latest(self) -> WeightsVersion | None:
@@ -77,7 +80,10 @@ class WeightsStore:
         """The version's tensors, on the CPU. WeightsMissing if it was deleted, WeightsCorrupt if it was changed."""
         with reaching_server(WeightsError, f"fetch weights version {version.version}"):
             data = self._read(version)
-        tensors = safetensors.torch.load(data)
+        try:
+            tensors = safetensors.torch.load(data)
+        except SafetensorError as error:
+            raise WeightsCorrupt(f"version {version.version}: expected safetensors, found: {error}") from error
         _require_digest(version, tensors)
         return tensors
 
@@ -93,14 +99,20 @@ class WeightsStore:
             )
 
     def _read(self, version: WeightsVersion) -> bytes:
-        """The version's bytes, verified against the sha256 that was stored with them."""
-        data, sha256 = cast("list[bytes | None]", self._redis.hmget(self._key(version.version), ["data", "sha256"]))
-        if data is None or sha256 is None:
+        """The version's bytes, all of them; WeightsMissing if there are none, WeightsCorrupt if there are too few."""
+        key = self._key(version.version)
+        size = cast("bytes | None", self._redis.hget(key, _SIZE))
+        if size is None:
             raise WeightsMissing(f"version {version.version}: expected its bytes in the store, found nothing")
-        found = hashlib.sha256(data).hexdigest()
-        if found != sha256.decode():
-            raise WeightsCorrupt(f"version {version.version}: expected sha256 {sha256.decode()}, found {found}")
-        return data
+        chunks: list[bytes] = []
+        found, expected = 0, int(size)
+        while found < expected:
+            chunk = cast("bytes | None", self._redis.hget(key, str(len(chunks))))
+            if not chunk:
+                raise WeightsCorrupt(f"version {version.version}: expected {expected} bytes, found {found}")
+            chunks.append(chunk)
+            found += len(chunk)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _commit(self, version: WeightsVersion, epoch: int) -> None:
         """Move the pointer and delete what is too old, in one step that an old epoch may not take."""

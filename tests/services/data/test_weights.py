@@ -4,7 +4,7 @@ import pytest
 import torch
 from redis import Redis
 
-from rollout.trained import digest_tensors
+from rollout.trained import digest_tensors, load_tensors, trained_tensors
 from rollout.types import WeightsVersion
 from services.data.weights import WeightsStore
 from services.errors import RunMissing, Superseded, WeightsCorrupt, WeightsError, WeightsMissing
@@ -88,17 +88,63 @@ def test_weights_of_another_digest_are_not_handed_out(store) -> None:
 
 def test_a_flipped_byte_in_redis_is_found(store, redis) -> None:
     version = published(store, 1)
-    data = bytearray(redis.hget("{run}:weights:1", "data"))
+    data = bytearray(redis.hget("{run}:weights:1", "0"))
     data[-1] ^= 1
-    redis.hset("{run}:weights:1", "data", bytes(data))
-    with pytest.raises(WeightsCorrupt, match=r"version 1: expected sha256 [0-9a-f]{64}, found [0-9a-f]{64}"):
+    redis.hset("{run}:weights:1", "0", bytes(data))
+    with pytest.raises(WeightsCorrupt, match=r"version 1: expected digest [0-9a-f]{64}, found [0-9a-f]{64}"):
         store.fetch(version)
+
+
+def test_an_artifact_larger_than_a_value_travels_in_chunks(redis, store) -> None:
+    chunked = WeightsStore(redis, "run", keep=2, chunk_bytes=100)
+    version = published(chunked, 1)
+    fields = redis.hgetall("{run}:weights:1")
+    sizes = [len(fields[str(number).encode()]) for number in range(len(fields) - 1)]
+    assert sizes[:-1] == [100] * (len(sizes) - 1)
+    assert len(sizes) >= 2
+    assert sum(sizes) == int(fields[b"size_bytes"])
+    assert torch.equal(store.fetch(version)["b.bias"], tensors(1.0)["b.bias"])
+    redis.hdel("{run}:weights:1", "1")
+    with pytest.raises(WeightsCorrupt, match=r"version 1: expected \d+ bytes, found 100"):
+        store.fetch(version)
+
+
+def test_bytes_that_are_no_safetensors_are_refused(redis, store) -> None:
+    version = published(store, 1)
+    redis.hset("{run}:weights:1", mapping={"0": b"?" * 40, "size_bytes": 40})
+    with pytest.raises(WeightsCorrupt, match="version 1: expected safetensors"):
+        store.fetch(version)
+
+
+def test_a_refused_version_leaves_the_live_weights_as_they_are_and_a_late_joiner_catches_up(redis, store) -> None:
+    network = torch.nn.Linear(3, 2)
+    before = digest_tensors(trained_tensors(network))
+    held = {name: torch.ones_like(tensor) for name, tensor in trained_tensors(network).items()}
+    version = named(1, held)
+    store.publish(held, version, EPOCH)
+    sound = redis.hget("{run}:weights:1", "0")
+    redis.hset("{run}:weights:1", "0", sound[:-4] + b"\0\0\0\0")
+    with pytest.raises(WeightsCorrupt):
+        load_tensors(network, store.fetch(store.latest()))
+    assert digest_tensors(trained_tensors(network)) == before
+    redis.hset("{run}:weights:1", "0", sound)
+    late = WeightsStore(redis, "run", keep=2)
+    load_tensors(network, late.fetch(late.latest()))
+    assert digest_tensors(trained_tensors(network)) == version.digest
+
+
+@pytest.mark.slow
+def test_an_artifact_of_real_size_beyond_the_servers_largest_value_arrives(redis, store) -> None:
+    held = {f"w{i}": torch.full((60 * 2**20,), float(i)) for i in range(3)}  # 720 MiB
+    store.publish(held, named(1, held), EPOCH)
+    fetched = store.fetch(store.latest())
+    assert all(torch.equal(fetched[name], tensor) for name, tensor in held.items())
 
 
 def test_what_a_crash_left_before_the_pointer_moved_is_not_seen_and_goes_in_time(store, redis) -> None:
     published(store, 1)
     redis.zadd("{run}:weights:versions", {"2": 2})
-    redis.hset("{run}:weights:2", "data", b"half")
+    redis.hset("{run}:weights:2", "0", b"half")
     assert store.latest().version == 1
     for number in (3, 4):
         published(store, number)
@@ -131,15 +177,17 @@ class Careless(Redis):
     """A server, or a way to it, that flips a bit of what it is given."""
 
     def hset(self, name, mapping):
-        flipped = bytearray(mapping["data"])
-        flipped[-1] ^= 1
-        return super().hset(name, mapping=mapping | {"data": bytes(flipped)})
+        if "0" in mapping:
+            flipped = bytearray(mapping["0"])
+            flipped[-1] ^= 1
+            mapping = {"0": bytes(flipped)}
+        return super().hset(name, mapping=mapping)
 
 
 def test_weights_that_the_server_did_not_keep_are_not_committed(redis) -> None:
     redis.set("{run}:epoch", EPOCH)
     store = WeightsStore(Careless(connection_pool=redis.connection_pool), "run", keep=2)
-    with pytest.raises(WeightsCorrupt, match="version 1: expected sha256"):
+    with pytest.raises(WeightsCorrupt, match=r"version 1: expected \d+ bytes as written"):
         published(store, 1)
     assert store.latest() is None
 
