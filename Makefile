@@ -5,7 +5,7 @@ EXTRA ?= cpu
 BIN := $(VENV)/bin
 RUN := deploy/configs/quickstart.yaml
 
-.PHONY: help setup quickstart test unit check bench bench-data observe dashboards clean
+.PHONY: help setup quickstart test unit check bench bench-data ablation observe dashboards clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ bench: $(VENV)/.ready ## Time every phase against its floor
 
 bench-data: $(VENV)/.ready ## Time the queue and the publication of weights against bare commands
 	$(BIN)/python -m pytest -q -s tests/benchmarks
+
+ablation: $(VENV)/.ready ## The study of the method's parts, hours; goes on where it stopped. ARGS="--arms ... --seeds ..."
+	$(BIN)/python -m tests.ablation.study $(ARGS)
 
 observe: ## Prometheus and Alertmanager beside the runs of this folder
 	deploy/observability/observe.sh

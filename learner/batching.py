@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learner.advantage import Credit, Rewards, advantages
+from learner.advantage import Credit, Rewards, Term, advantages, baseline_gain
 from rollout.process import first_image_after, process_of
 from rollout.types import ScoredGroup, StepRewards
 
@@ -23,6 +23,7 @@ class Pairs:
     actions: Tensor  # [N, C, h, w] float32
     noise: Tensor  # [N, C, h, w] float32
     sigma: Tensor  # [N] float32
+    sigma_next: Tensor  # [N] float32
     state_gain: Tensor  # [N]
     velocity_gain: Tensor  # [N]
     std: Tensor  # [N]
@@ -57,6 +58,20 @@ def group_advantages(groups: Sequence[ScoredGroup], credit: Credit) -> list[NDAr
         part = [r.weight * table for r, table in zip(column, advantages(batch, credit), strict=True)]
         total = part if not total else [a + b for a, b in zip(total, part, strict=True)]
     return total
+
+
+def baseline_gains(groups: Sequence[ScoredGroup], credit: Credit) -> dict[int, float]:
+    """By transition, the gain b_k that all groups together give the first reward's baseline; empty where none is
+    regressed. Each group's own advantage uses the others' alone.
+    """
+    if not credit.regress_baseline:
+        return {}
+    terms: dict[int, list[Term]] = {}
+    for group in groups:
+        rewards = _rewards_of(group.rewards[0], group)
+        for step in rewards.transitions:
+            terms.setdefault(step, []).append(credit.mode(rewards, step))
+    return {step: baseline_gain(found) for step, found in sorted(terms.items())}
 
 
 def _rewards_of(rewards: StepRewards, scored: ScoredGroup) -> Rewards:
@@ -94,6 +109,7 @@ def _group_pairs(scored: ScoredGroup, table: NDArray[np.float64], row: int) -> P
         actions=trajectory.actions.flatten(0, 1)[own].float(),
         noise=trajectory.noise.flatten(0, 1)[own].float(),
         sigma=each([t.sigma for t in transitions]),
+        sigma_next=each([t.sigma_next for t in transitions]),
         state_gain=each([t.state_gain for t in transitions]),
         velocity_gain=each([t.velocity_gain for t in transitions]),
         std=each([t.std for t in transitions]),

@@ -45,6 +45,10 @@ class UpdateReport:
     log_ratio_max: Mapping[int, float]  # by step: largest |log ratio| per dimension
     advantage_std: Mapping[int, float]  # by step
     rewards: Mapping[str, RewardStatistics]
+    distance: float  # from the reference, root mean square in v on one micro-batch; NaN where there is no reference
+    diversity: Mapping[int, float]  # by image: root mean square distance within a group, in latents, mean over groups
+    temperature: Mapping[int, float]  # by step: that the groups were drawn with, mean over groups
+    baseline_gain: Mapping[int, float]  # by step: b_k of the first reward, where it is regressed
 
 
 @dataclass(slots=True)
@@ -56,6 +60,7 @@ class Tally:
     trained: bool = True
     grad_norm: float = 0.0
     guard_drift: float = float("nan")
+    distance: float | None = None
     loss: float = 0.0
     kl: float = 0.0
     clipped: int = 0
@@ -77,6 +82,11 @@ class Tally:
             self.drift_squares[step] += float(result.drift[here].square().sum())
             self.drift_counts[step] += int(here.sum())
             self.log_ratio_max[step] = _worse(self.log_ratio_max[step], result.log_ratio[here].abs().max())
+
+    def measure_distance(self, v: Tensor, v_reference: Tensor) -> None:
+        """Take the first micro-batch's distance from the reference policy."""
+        if self.distance is None:
+            self.distance = float((v - v_reference).square().mean().sqrt())
 
     def over(self, ranks: Ranks) -> Tally:
         """The tally of all ranks: sums are summed; largest values and drifts stay those of this rank's pairs."""
@@ -119,7 +129,7 @@ def _statistics(tables: Sequence[tuple[np.ndarray, np.ndarray]]) -> RewardStatis
 
 
 def build_report(
-    groups: Sequence[ScoredGroup], pairs: Pairs, tally: Tally, *, update: int, rate: float
+    groups: Sequence[ScoredGroup], pairs: Pairs, tally: Tally, *, update: int, rate: float, gains: Mapping[int, float]
 ) -> UpdateReport:
     """The report of a finished update."""
     total = max(tally.pairs, 1)
@@ -141,4 +151,14 @@ def build_report(
         log_ratio_max={step: tally.log_ratio_max[step] for step in steps},
         advantage_std={step: float(pairs.advantage[pairs.step == step].std()) for step in steps},
         rewards=reward_statistics(groups),
+        distance=float("nan") if tally.distance is None else tally.distance,
+        diversity=_mean_by_place([group.group.diversity for group in groups]),
+        temperature=_mean_by_place([group.group.behaviour.temperatures for group in groups]),
+        baseline_gain=gains,
     )
+
+
+def _mean_by_place(rows: Sequence[tuple[float, ...]]) -> dict[int, float]:
+    """The mean at each place, over the rows that are long enough."""
+    longest = max((len(row) for row in rows), default=0)
+    return {place: float(np.mean([row[place] for row in rows if place < len(row)])) for place in range(longest)}

@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.advantage import Credit
-from learner.batching import Pairs, build_pairs, group_advantages
+from learner.batching import Pairs, baseline_gains, build_pairs, group_advantages
 from learner.ema import Average
 from learner.guard import RatioGuardError, check_drift, check_guidance
 from learner.loss import Objective, PairLoss, behaviour_means, drift, means, pair_loss
+from learner.nft import NegativeAware, forward_pairs, nft_loss
 from learner.optimizer import RateSchedule, build_adamw, load_optimizer_tensors, optimizer_tensors
 from learner.ranks import Alone, Ranks, all_agree
 from learner.report import Tally, UpdateReport, build_report
+from learner.temperature import SpreadTarget, TemperatureControl
 from rollout.lora import has_adapter, reference
 from rollout.policy import Conditions, Policy
 from rollout.seeding import named_seed
@@ -43,6 +45,8 @@ class LearnerSpec:
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.99)
     ema_decay: float = 0.9
+    nft: NegativeAware | None = None  # instead of the objective
+    spread: SpreadTarget | None = None  # None: temperatures are the run file's
     seed: int = 0  # of the order of pairs where there are several optimizer steps
 
 
@@ -61,7 +65,13 @@ class Learner:
         self.parameters = trained_tensors(policy.network)
         self.optimizer = build_adamw(self.parameters.values(), spec.weight_decay, spec.betas)
         self.average = Average(self.parameters, spec.ema_decay)
+        self.control = None if spec.spread is None else TemperatureControl(spec.spread)
         self.updates_done = 0
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """K, that the next groups are to be drawn with; () = those of the run file."""
+        return () if self.control is None else self.control.temperatures
 
     def update(self, groups: Sequence[ScoredGroup], *, guard: bool) -> UpdateReport:
         """One update on whole groups, the same list on every rank.
@@ -71,7 +81,8 @@ class Learner:
         another guidance.
         """
         check_guidance(groups, self.policy.guidance)
-        pairs = self._pairs(groups, group_advantages(groups, self.spec.credit))
+        pairs = self._trained_pairs(groups)
+        guard = guard and self.spec.nft is None  # which asks for no density
         conditions = self._encode(groups)
         tally = Tally()
         rate = self.spec.rates.at(self.updates_done)
@@ -83,9 +94,12 @@ class Learner:
             if guard and index == 0:
                 self._agree_on_drift(tally.drift_max if anchors is None else _drift_by_step(pairs, anchors), tally)
             self._step(rate, tally)
+        if self.control is not None:
+            self.control.follow(groups)
         self.updates_done += 1
         self.average.follow(self.parameters, self.updates_done)
-        return build_report(groups, pairs, tally.over(self.ranks), update=self.updates_done, rate=rate)
+        gains = baseline_gains(groups, self.spec.credit)
+        return build_report(groups, pairs, tally.over(self.ranks), update=self.updates_done, rate=rate, gains=gains)
 
     def check_group(self, group: ScoredGroup, weights: Mapping[str, Tensor]) -> float:
         """The largest drift of a group drawn with older `weights`, recomputed with them. Raises RatioGuardError."""
@@ -99,7 +113,9 @@ class Learner:
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Everything that changes from update to update, for a checkpoint."""
+        control = {} if self.control is None else {"control": self.control.tensors()}
         return {
+            **control,
             "trained": {name: parameter.detach() for name, parameter in self.parameters.items()},
             "average": dict(self.average.tensors),
             "optimizer": optimizer_tensors(self.optimizer, list(self.parameters)),
@@ -110,6 +126,8 @@ class Learner:
         load_tensors(self.policy.network, tensors["trained"])
         self.average.load(tensors["average"])
         load_optimizer_tensors(self.optimizer, list(self.parameters), tensors["optimizer"])
+        if self.control is not None and "control" in tensors:
+            self.control.load(tensors["control"])
         self.updates_done = updates_done
 
     @contextmanager
@@ -125,6 +143,13 @@ class Learner:
     @property
     def _dtype(self) -> torch.dtype:
         return next(iter(self.policy.network.parameters())).dtype
+
+    def _trained_pairs(self, groups: Sequence[ScoredGroup]) -> Pairs:
+        tables = group_advantages(groups, self.spec.credit)
+        if self.spec.nft is None:
+            return self._pairs(groups, tables)
+        seed = named_seed("forward", self.spec.seed, self.updates_done)
+        return forward_pairs(groups, tables, seed).to(next(iter(self.parameters.values())).device)
 
     def _pairs(self, groups: Sequence[ScoredGroup], tables: Sequence[NDArray[np.float64]]) -> Pairs:
         return build_pairs(groups, tables).to(next(iter(self.parameters.values())).device)
@@ -170,19 +195,24 @@ class Learner:
         for start in range(0, len(needed), self.spec.micro_batch):  # never an empty call, where there is nothing to do
             rows = needed[start : start + self.spec.micro_batch]
             batch = pairs.take(rows)
-            result = self._pair_loss(batch, None if anchor is None else anchor[rows], conditions)
+            result = self._pair_loss(batch, None if anchor is None else anchor[rows], conditions, tally)
             ((batch.count * result.loss).sum() / total).backward()  # type: ignore[no-untyped-call]
             tally.add(batch, result)
         tally.pairs += len(mine)
         tally.skipped += len(mine) - len(needed)
 
-    def _pair_loss(self, batch: Pairs, anchor: Tensor | None, conditions: Conditions) -> PairLoss:
+    def _pair_loss(self, batch: Pairs, anchor: Tensor | None, conditions: Conditions, tally: Tally) -> PairLoss:
         v = self._velocity(batch, conditions)
+        with_kl = self.spec.objective.kl_weight > 0.0
         v_reference = None
-        if self.spec.objective.kl_weight > 0.0:
+        if with_kl or (tally.distance is None and has_adapter(self.policy.network)):
             with torch.no_grad(), reference(self.policy.network):
                 v_reference = self._velocity(batch, conditions)
-        return pair_loss(batch, v, v.detach() if anchor is None else anchor, v_reference, self.spec.objective)
+            tally.measure_distance(v.detach(), v_reference)
+        v_old = v.detach() if anchor is None else anchor
+        if self.spec.nft is not None:
+            return nft_loss(batch, v, v_old, self.spec.nft)
+        return pair_loss(batch, v, v_old, v_reference if with_kl else None, self.spec.objective)
 
     def _step(self, rate: float, tally: Tally) -> None:
         """One optimizer step on the gradients of all ranks, unless they are not finite on any of them."""

@@ -11,16 +11,28 @@ from rollout.policy import Policy
 from rollout.types import StepImages
 
 
-def decode_steps(policy: Policy, clean: Tensor, steps: Sequence[int], batch: int | None = None) -> StepImages:
+def decode_steps(
+    policy: Policy,
+    clean: Tensor,
+    steps: Sequence[int],
+    batch: int | None = None,
+    shared: Sequence[int] | None = None,
+) -> StepImages:
     """The images of the given steps, rising, of clean latents [G, K, C, h, w]: the last step's by the pipeline's own
-    decoder, the others' by the policy's preview. batch: latents per call; None = all of one kind at once.
+    decoder, the others' by the policy's preview. batch: latents per call; None = all of one kind at once. shared: how
+    many neighbouring samples have the same image of each of the K steps, which is decoded once; None = 1 throughout.
     """
     last = clean.shape[1] - 1
-    early = [step for step in steps if step < last]
-    parts = [decode_all(policy.preview, clean[:, early], batch)] if early else []
-    if len(early) < len(steps):
-        parts.append(decode_all(policy.decode, clean[:, [last]], batch))
-    return StepImages(steps=tuple(steps), pixels=torch.cat(parts, dim=1).numpy())
+    strides = shared or (1,) * clean.shape[1]
+    columns: dict[int, Tensor] = {}
+    for decode, chosen in ((policy.preview, [step for step in steps if step < last]), (policy.decode, [last])):
+        wanted = [step for step in chosen if step in steps]
+        if wanted:
+            latents = [clean[:: strides[step], step] for step in wanted]
+            images = decode_all(decode, torch.cat(latents)[:, None], batch)[:, 0]
+            for step, part in zip(wanted, torch.split(images, [len(part) for part in latents]), strict=True):
+                columns[step] = part.repeat_interleave(strides[step], dim=0)
+    return StepImages(steps=tuple(steps), pixels=torch.stack([columns[step] for step in steps], dim=1).numpy())
 
 
 def decode_all(decode: Callable[[Tensor], Tensor], clean: Tensor, batch: int | None = None) -> Tensor:

@@ -72,5 +72,11 @@ def first_image_after(process: Sequence[Transition]) -> int:
     return 0 if process[0].shows_action else 1
 
 
+def image_strides(process: Sequence[Transition], strides: Sequence[int]) -> tuple[int, ...]:
+    """How many neighbouring samples share each image, where they share each state x[0] .. x[K] as `strides` says."""
+    shared = tuple(strides[step + (1 if transition.shows_action else 0)] for step, transition in enumerate(process))
+    return (*shared, strides[-1]) if _ends_noisy(process) else shared
+
+
 def _ends_noisy(process: Sequence[Transition]) -> bool:
     return process[-1].std > 0.0 and not process[-1].shows_action

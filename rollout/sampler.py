@@ -83,5 +83,13 @@ def sample(
     return Drawn(trajectory, torch.stack(cleans, dim=1))
 
 
+def diversity(clean: Tensor) -> tuple[float, ...]:
+    """How far a group's samples [n, images, C, h, w] are from each other: by image, the root mean square distance per
+    dimension from their mean.
+    """
+    spread: list[float] = (clean - clean.mean(0)).square().flatten(2).mean((0, 2)).sqrt().tolist()
+    return tuple(spread)
+
+
 def _over_steps(tensors: list[Tensor], like: Tensor) -> Tensor:
     return torch.stack(tensors, dim=1) if tensors else like.new_empty((len(like), 0, *like.shape[1:]))

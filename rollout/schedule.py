@@ -53,6 +53,13 @@ ANNEALING: dict[str, Callable[[float, float], float]] = {
 transitions that carry noise, and the noise level it leaves."""
 
 
+UPDATE_LAWS: dict[str, Callable[[float], float]] = {
+    "linear": lambda done: done,
+    "cosine": lambda done: 0.5 - 0.5 * math.cos(math.pi * done),
+}
+"""How far a schedule over updates has gone, given the share of its updates that are done."""
+
+
 def temperatures(annealing: str, start: float, end: float, sigmas: Sequence[float]) -> tuple[float, ...]:
     """One temperature per step of the grid, annealed from `start` to `end`; K values in [0, 1]."""
     law = ANNEALING[annealing]

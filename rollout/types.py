@@ -63,6 +63,7 @@ class WeightsVersion:
     update: int
     lineage: int  # rises each time the learner goes back to a checkpoint
     digest: str  # sha256 over sorted (name, dtype, shape, bytes) of the trained tensors
+    temperatures: tuple[float, ...] = ()  # K, that a controller wants groups of this version drawn with; () = the run's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,6 +86,7 @@ class RolloutGroup:
     behaviour: Behaviour
     weights: WeightsVersion  # digest computed from the live module that drew the group
     trajectory: Trajectory
+    diversity: tuple[float, ...] = ()  # by image: root mean square distance of its latents from the group's mean
 
     @property
     def num_samples(self) -> int:

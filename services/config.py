@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from learner.advantage import steps_read
 from rollout.kernel import trained_transitions
 from rollout.process import first_image_after, num_images, process_of
+from rollout.types import Behaviour
 from services.block import Block, Positive, Rate
 from services.learning_config import LearningConfig
 from services.model_config import ModelConfig
@@ -114,6 +115,11 @@ class RunConfig(Block):
                 f"fleet.max_groups: expected at least learning.groups_per_update, {self.learning.groups_per_update}, "
                 f"found {self.fleet.max_groups}"
             )
+        if self.learning.nft is not None and (self.sampling.last_step == "drop" or self.sampling.branching):
+            raise ValueError(
+                "learning.nft learns from stored final images: expected sampling.last_step floor or x0 and no "
+                f"sampling.branching, found {self.sampling.last_step} and {list(self.sampling.branching)}"
+            )
         names = [reward.use for reward in self.rewards]
         if len(set(names)) != len(names):
             raise ValueError(f"rewards: expected each reward once, found {names}")
@@ -126,8 +132,8 @@ class RunConfig(Block):
         """The run folder."""
         return self.runs / self.name
 
-    def steps_scored(self) -> tuple[int, ...]:
-        """The steps whose images the advantage reads; the others are neither decoded nor scored."""
-        process = process_of(self.sampling.behaviour())
+    def steps_scored(self, behaviour: Behaviour) -> tuple[int, ...]:
+        """The steps of a group whose images the advantage reads; the others are neither decoded nor scored."""
+        process = process_of(behaviour)
         credit = self.learning.advantage.credit()
         return steps_read(credit, num_images(process), trained_transitions(process), first_image_after(process))

@@ -46,6 +46,15 @@ class AdvantageConfig(Block):
         )
 
 
+class NftConfig(Block):
+    """DiffusionNFT (arXiv 2509.16117): final images, noised anew, are moved towards or away from."""
+
+    strength: Rate = 1.0
+    """How far the imagined positive and negative policies lie from the old one."""
+    advantage_max: Rate = 5.0
+    """The normalised advantage at which an image counts as wholly good, and its negative as wholly bad."""
+
+
 class LearningConfig(Block):
     """How scored groups become new weights."""
 
@@ -73,18 +82,31 @@ class LearningConfig(Block):
     """Per update, each on an equal share of the pairs. With one step on fresh groups no clip ever acts."""
     micro_batch: Positive = 48
     """Pairs per network call."""
-    step_weight: Literal["equal_v", "none", "std", "variance"] = "equal_v"
-    """Weight of a transition in the loss: equal_v = std / |J|, equal gradient over steps in v."""
+    step_weight: Literal["equal_v", "none", "std", "variance", "inverse_time"] = "equal_v"
+    """Weight of a transition in the loss: equal_v = std / |J|, equal gradient over steps in v; std = TempFlow-GRPO's;
+    variance = std^2; inverse_time = 1 / (sigma - sigma'), GRPO-Guard's."""
     clip: Rate = 0.0256
-    """Trust region as a root mean square change of v."""
-    ratio: Literal["centred", "plain"] = "centred"
-    """The log ratio: centred has expectation 0 under any drift; plain is Flow-GRPO's."""
+    """Trust region: with clip_form velocity a root mean square change of v, with constant the ratio's clip times the
+    square root of the number of latent dimensions."""
+    clip_form: Literal["velocity", "constant"] = "velocity"
+    """velocity: the same change of v at every step; constant: the same clip at every step."""
+    kl_mask: Rate | None = None
+    """Instead of the clip: leave out transitions whose exact KL per dimension is above this and still growing
+    (Flow-DPPO); null = clip."""
+    ratio: Literal["centred", "plain", "guard"] = "centred"
+    """The log ratio: centred has expectation 0 under any drift; plain is Flow-GRPO's; guard is the centred one times
+    the step's standard deviation (GRPO-Guard, which also has clip_form constant and step_weight inverse_time)."""
+    nft: NftConfig | None = None
+    """A DiffusionNFT-style update in the place of the clipped objective; null = the objective."""
     kl_weight: Annotated[float, Field(ge=0.0)] = 0.0
     """Of the divergence from the reference (the model without its trained adapter)."""
     kl_form: Literal["velocity", "exact"] = "velocity"
     """In mean squared v, or the transitions' exact KL."""
     drift_max: Rate = 0.5
     """Pairs whose mean moved by more standard deviations since they were drawn are dropped, and counted."""
+    correction: bool = True
+    """Off-policy groups are weighted by the truncated behaviour-to-anchor ratio and dropped beyond drift_max; false is
+    a control for studies of staleness."""
     checkpoint_every: Positive = 25
     """Updates between checkpoints; the last update always has one."""
     keep_checkpoints: Positive = 2
@@ -94,4 +116,20 @@ class LearningConfig(Block):
     def _settings_have_an_effect(self) -> Self:
         if self.kl_form != "velocity" and self.kl_weight == 0.0:
             raise ValueError("`kl_form` has no effect with kl_weight 0")
+        if self.kl_mask is not None and (self.clip != _default("clip") or self.clip_form != _default("clip_form")):
+            raise ValueError("`clip` and `clip_form` have no effect with a kl_mask")
+        if self.nft is not None:
+            self._check_nft()
         return self
+
+    def _check_nft(self) -> None:
+        idle = ("step_weight", "clip", "clip_form", "kl_mask", "ratio", "kl_weight", "drift_max", "correction")
+        changed = [name for name in idle if getattr(self, name) != _default(name)]
+        if changed:
+            raise ValueError(f"`{changed[0]}` has no effect with nft")
+        if self.advantage.mode != "terminal":
+            raise ValueError("nft learns from final images: expected advantage.mode terminal")
+
+
+def _default(name: str) -> object:
+    return LearningConfig.model_fields[name].default

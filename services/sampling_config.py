@@ -8,32 +8,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rollout.branching import strides
 from rollout.kernel import trained_transitions
 from rollout.process import process_of
-from rollout.schedule import check_grid, temperatures
-from rollout.types import Behaviour
+from rollout.schedule import check_grid
+from rollout.seeding import named_seed
+from rollout.types import Behaviour, WeightsVersion
 from services.block import Block, Positive, Rate, Share
-
-
-class TemperatureConfig(Block):
-    """How much of every transition's noise is new: 0 is the deterministic ODE, 1 renews all of it."""
-
-    annealing: Literal["constant", "linear", "cosine", "sigma"] = "constant"
-    """How the temperature goes from `start` to `end` over the transitions."""
-    start: Share = 1.0
-    """At the first transition."""
-    end: Share | None = None
-    """At the last noisy transition; required unless constant."""
-
-    @model_validator(mode="after")
-    def _end_where_it_matters(self) -> Self:
-        if (self.annealing == "constant") != (self.end is None):
-            raise ValueError("`end` belongs to an annealed temperature, and only to it")
-        return self
-
-    def values(self, sigmas: tuple[float, ...]) -> tuple[float, ...]:
-        """One temperature per step of the grid."""
-        return temperatures(self.annealing, self.start, self.start if self.end is None else self.end, sigmas)
+from services.temperature_config import TemperatureConfig
 
 
 class SamplingConfig(Block):
@@ -47,6 +29,9 @@ class SamplingConfig(Block):
     """Pixels."""
     sigmas: tuple[float, ...]
     """The grid, from 1 down to 0: one more number than there are steps. `tafs inspect` shows a model's own."""
+    other_sigmas: tuple[tuple[float, ...], ...] = ()
+    """Further grids, so that one adapter serves several numbers of steps: each group is drawn on one of all grids,
+    which one follows from its ordinal. Evaluation and serving are on `sigmas`."""
     kernel: Literal["annealed", "flow_sde", "dance_sde", "flow_cps"] = "annealed"
     """How rollouts are noised: annealed = TAFS; flow_sde = Flow-GRPO, whose noise level is the temperature (0.7 there);
     dance_sde = DanceGRPO, whose eta it is (0.3 there); flow_cps = Coefficients-Preserving Sampling, whose eta it is."""
@@ -62,34 +47,63 @@ class SamplingConfig(Block):
     """Constant temperature of the sampler that will serve the model; evaluation reports it first."""
     samples_per_group: Annotated[int, Field(ge=2)] = 12
     """G, images per prompt; advantages are relative to the group."""
+    branching: tuple[Positive, ...] = ()
+    """Samples that share prefixes: how many initial noises a group has, how many continuations of each the first
+    transition draws, how many of each of those the second, and so on; the product is samples_per_group. [4, 1, 3]: 4
+    states, and of each 3 continuations after its second network call. Empty = independent samples."""
     guidance: Annotated[float, Field(ge=1.0)] = 1.0
     """Guidance scale, the same in rollout and update; 1 = none. Classifier-free with two model calls per step, but an
     input of the network where it was distilled to take one (FLUX.1-dev was released with 3.5, SANA-Sprint with 4.5)."""
 
     @model_validator(mode="after")
     def _process_can_be_trained(self) -> Self:
-        check_grid(self.sigmas)
         if (self.last_step == "drop") != (self.last_std is None):
             raise ValueError("`last_std` belongs to last_step floor and x0, and only to them")
         if self.last_step == "x0" and self.kernel != "annealed":
             raise ValueError(f"kernel {self.kernel} has no effect with last_step x0; remove one of them")
-        trained_transitions(process_of(self.behaviour()))
+        if self.temperature.adaptive is not None and self.other_sigmas:
+            raise ValueError("an adaptive temperature belongs to one grid; remove it or `other_sigmas`")
+        for sigmas in self.grids:
+            check_grid(sigmas)
+            for taus in self.temperature.extremes(sigmas):
+                self._check_branching(trained_transitions(process_of(self._rollout(sigmas, taus))), len(sigmas) - 1)
         return self
 
+    def _check_branching(self, trained: tuple[int, ...], num_steps: int) -> None:
+        strides(self.branching, self.samples_per_group, num_steps)
+        for step, width in enumerate(self.branching[1:]):
+            if width > 1 and step not in trained:
+                raise ValueError(
+                    f"`branching` has {width} continuations of transition {step}, which draws no noise with "
+                    f"{num_steps} steps: they would be equal; expected 1 there"
+                )
+
+    @property
+    def grids(self) -> tuple[tuple[float, ...], ...]:
+        """All grids that groups are drawn on."""
+        return (self.sigmas, *self.other_sigmas)
+
     def behaviour(self) -> Behaviour:
-        """The rollouts' behaviour."""
+        """That of the first groups on `sigmas`."""
+        return self._rollout(self.sigmas, self.temperature.values(self.sigmas))
+
+    def behaviour_of(self, ordinal: int, weights: WeightsVersion, seed: int) -> Behaviour:
+        """That of a group: its grid follows from its ordinal, its temperatures from the weights that draw it."""
+        sigmas = self.grids[named_seed("grid", seed, ordinal) % len(self.grids)]
+        return self._rollout(sigmas, weights.temperatures or self.temperature.values(sigmas, weights.update))
+
+    def _rollout(self, sigmas: tuple[float, ...], taus: tuple[float, ...]) -> Behaviour:
         return replace(
-            self._behaviour(self.temperature.values(self.sigmas)),
+            self._behaviour(sigmas, taus),
             kernel=self.kernel,
             last_step=self.last_step,
             last_std=self.last_std or 0.0,
+            branching=self.branching,
         )
 
     def constant_behaviour(self, temperature: float) -> Behaviour:
         """The sampler that serves: the same grid and the annealed kernel at one temperature throughout."""
-        return self._behaviour((temperature,) * (len(self.sigmas) - 1))
+        return self._behaviour(self.sigmas, (temperature,) * (len(self.sigmas) - 1))
 
-    def _behaviour(self, taus: tuple[float, ...]) -> Behaviour:
-        return Behaviour(
-            sigmas=self.sigmas, temperatures=taus, height=self.height, width=self.width, guidance=self.guidance
-        )
+    def _behaviour(self, sigmas: tuple[float, ...], taus: tuple[float, ...]) -> Behaviour:
+        return Behaviour(sigmas=sigmas, temperatures=taus, height=self.height, width=self.width, guidance=self.guidance)

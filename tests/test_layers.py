@@ -22,6 +22,7 @@ INNER = (
     "data",
     "config",
     "sampling_config",
+    "temperature_config",
     "learning_config",
     "model_config",
     "block",

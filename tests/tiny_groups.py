@@ -9,8 +9,8 @@ from learner.advantage import build_credit
 from learner.loss import Objective
 from learner.optimizer import RateSchedule
 from learner.update import LearnerSpec
-from rollout.kernel import build_process
 from rollout.lora import attach_adapter
+from rollout.process import process_of
 from rollout.sampler import named_noise, sample
 from rollout.schedule import uniform_grid
 from rollout.trained import digest_tensors, trained_tensors
@@ -37,7 +37,7 @@ def draw_group(policy, ordinal, num_samples=4, how=None, reward=None, text=None)
     prompt = Prompt(id=str(ordinal), text=text or f"prompt {ordinal}")
     conditions = policy.encode([prompt.text]).take([0] * num_samples)
     noise = named_noise(policy, how, 3, ordinal, range(num_samples))
-    drawn = sample(policy, conditions, build_process(how.sigmas, how.temperatures), noise)
+    drawn = sample(policy, conditions, process_of(how), noise)
     digest = digest_tensors(trained_tensors(policy.network))
     group = RolloutGroup(
         ordinal=ordinal,

@@ -52,7 +52,7 @@ class Bench:
         self._behaviour = config.sampling.behaviour()
         self._process: Sequence[Transition] = process_of(self._behaviour)
         self._order = PromptOrder(load_prompts(config.sampling.prompts), config.seed)
-        self._steps = list(config.steps_scored())
+        self._steps = list(config.steps_scored(self._behaviour))
 
     def phases(self) -> tuple[Phase, ...]:
         """Sample, decode and score a group; learn from an update's groups."""

@@ -189,6 +189,30 @@ def bench(run_file: RunFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def calibrate(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    *,
+    temperature: Annotated[list[float] | None, typer.Option(help="Constant temperature; again for more.")] = None,
+    steps: Annotated[
+        list[int] | None, typer.Option(min=1, help="Number of steps; again for more. Default: the run file's.")
+    ] = None,
+    groups: Annotated[int, typer.Option(min=1, help="Groups drawn at every setting.")] = 8,
+    output: Annotated[Path | None, typer.Option(help="JSON file with the table.")] = None,
+) -> None:
+    """Tabulate reward, spread, diversity and legibility of every step before training, and suggest a start."""
+    from rich.console import Console
+
+    from services.cli.calibrate import calibrate as tabulate
+    from services.cli.run_file import load_run_file
+
+    taus = temperature or [0.25, 0.5, 0.75, 1.0]
+    if wrong := [tau for tau in taus if not 0.0 <= tau <= 1.0]:
+        raise ConfigError(f"--temperature: expected numbers from 0 to 1; found {wrong[0]:g}")
+    tabulate(load_run_file(run_file, overrides or ()), taus, steps or (), groups, output, Console())
+
+
+@app.command()
 def score(
     pictures: Annotated[
         list[Path], typer.Argument(help="Pictures, folders of them, or CSV files.", show_default=False)

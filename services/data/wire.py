@@ -98,15 +98,28 @@ class WireVersion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     update: int
     lineage: int
     digest: str
+    temperatures: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, version: WeightsVersion) -> WireVersion:
         """The version for the wire."""
-        return cls(version=version.version, update=version.update, lineage=version.lineage, digest=version.digest)
+        return cls(
+            version=version.version,
+            update=version.update,
+            lineage=version.lineage,
+            digest=version.digest,
+            temperatures=version.temperatures,
+        )
 
     def to_version(self) -> WeightsVersion:
         """The version off the wire."""
-        return WeightsVersion(version=self.version, update=self.update, lineage=self.lineage, digest=self.digest)
+        return WeightsVersion(
+            version=self.version,
+            update=self.update,
+            lineage=self.lineage,
+            digest=self.digest,
+            temperatures=self.temperatures,
+        )
 
 
 class RewardColumn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -178,6 +191,7 @@ class GroupEntry(
     behaviour: WireBehaviour
     weights: WireVersion
     transitions: tuple[int, ...]  # the T transitions in the latents blobs
+    diversity: tuple[float, ...]  # of a RolloutGroup
     image_steps: tuple[int, ...]  # the S steps in the images blobs
     latents: tuple[BlobRef, ...]  # one per sample
     images: tuple[BlobRef, ...]  # one per sample

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from learner.loss import Objective
+from learner.nft import NegativeAware
 from learner.optimizer import RateSchedule
 from learner.ranks import Ranks
+from learner.temperature import SpreadTarget
 from learner.update import Learner, LearnerSpec
 from rewards.build import build as build_reward
 from rewards.reward import Reward
@@ -25,8 +27,8 @@ from rollout.seeding import named_seed
 from rollout.trained import train_everything
 from services.config import RunConfig
 from services.fleet.model_folder import model_folder
-from services.learning_config import LearningConfig
 from services.model_config import ModelConfig
+from services.sampling_config import SamplingConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +106,27 @@ def _texts(config: RunConfig) -> list[str]:
 
 def build_learner(config: RunConfig, policy: Policy, ranks: Ranks) -> Learner:
     """The learner of one rank."""
-    return Learner(policy, learner_spec(config.learning, config.seed), ranks)
+    return Learner(policy, learner_spec(config), ranks)
 
 
-def learner_spec(learning: LearningConfig, seed: int) -> LearnerSpec:
-    """The learner's constants from the run file's `learning` block."""
+def learner_spec(config: RunConfig) -> LearnerSpec:
+    """The learner's constants from the run file."""
+    learning = config.learning
     return LearnerSpec(
         credit=learning.advantage.credit(),
         objective=Objective(
             clip=learning.clip,
+            clip_form=learning.clip_form,
+            kl_mask=learning.kl_mask,
             step_weight=learning.step_weight,
             ratio=learning.ratio,
             kl_weight=learning.kl_weight,
             kl_form=learning.kl_form,
             drift_max=learning.drift_max,
+            correction=learning.correction,
         ),
+        nft=None if learning.nft is None else NegativeAware(**learning.nft.model_dump()),
+        spread=_spread_target(config.sampling),
         rates=RateSchedule(
             rate=learning.rate,
             warmup_updates=learning.warmup_updates,
@@ -131,8 +139,15 @@ def learner_spec(learning: LearningConfig, seed: int) -> LearnerSpec:
         weight_decay=learning.weight_decay,
         betas=learning.betas,
         ema_decay=learning.ema_decay,
-        seed=seed,
+        seed=config.seed,
     )
+
+
+def _spread_target(sampling: SamplingConfig) -> SpreadTarget | None:
+    adaptive = sampling.temperature.adaptive
+    if adaptive is None:
+        return None
+    return SpreadTarget(start=sampling.behaviour().temperatures, **adaptive.model_dump())
 
 
 def build_rewards(config: RunConfig) -> tuple[WeightedReward, ...]:

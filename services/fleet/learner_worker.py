@@ -75,7 +75,11 @@ class LearnerWorker:
 
     def _publish(self, tensors: Mapping[str, torch.Tensor], version: int, lineage: int, epoch: int) -> WeightsVersion:
         named = WeightsVersion(
-            version=version, update=self._learner.updates_done, lineage=lineage, digest=digest_tensors(tensors)
+            version=version,
+            update=self._learner.updates_done,
+            lineage=lineage,
+            digest=digest_tensors(tensors),
+            temperatures=self._learner.temperatures,
         )
         if self._rank == 0:
             self._stores.weights.publish(tensors, named, epoch)
@@ -120,6 +124,7 @@ class LearnerWorker:
                 behaviour=group.behaviour.to_behaviour(),
                 weights=group.weights.to_version(),
                 trajectory=decode_trajectory(group.transitions, self._stores.blobs.get(group.latents)),
+                diversity=group.diversity,
             ),
             rewards=rewards,
         )

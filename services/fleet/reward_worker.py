@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rewards.reward import checked
-from rollout.process import num_images, process_of
-from rollout.types import StepImages, StepRewards
 from services.config import RunConfig
 from services.data.codec import decode_images
 from services.data.queue import Claimed
 from services.data.wire import GroupEntry, RewardColumn, ScoredEntry, decode, encode
-from services.fleet.build import WeightedReward, build_rewards
+from services.fleet.build import build_rewards
+from services.fleet.groups import score_images
 from services.fleet.messages import Link
 from services.fleet.rollout_worker import CLAIM_BLOCK_MS
 from services.fleet.stores import open_stores
@@ -52,7 +47,10 @@ class RewardWorker:
     def _score(self, group: GroupEntry) -> ScoredEntry:
         images = decode_images(group.image_steps, self._stores.blobs.get(group.images))
         started = time.process_time()
-        columns = tuple(RewardColumn.of(score_steps(weighted, images, group)) for weighted in self._rewards)
+        prompt, behaviour = group.prompt.to_prompt(), group.behaviour.to_behaviour()
+        columns = tuple(
+            RewardColumn.of(score_images(weighted, images, prompt, behaviour)) for weighted in self._rewards
+        )
         return ScoredEntry(
             group=group,
             rewards=columns,
@@ -60,18 +58,3 @@ class RewardWorker:
             scored_ms=time.time_ns() // 1_000_000,
             timings={"score": time.process_time() - started},
         )
-
-
-def score_steps(weighted: WeightedReward, images: StepImages, group: GroupEntry) -> StepRewards:
-    """One reward on all decoded steps of a group. Raises rewards.reward.RewardError."""
-    samples, steps = images.pixels.shape[:2]
-    flat = images.pixels.reshape(samples * steps, *images.pixels.shape[2:])
-    count = len(flat)
-    scores = checked(weighted.reward, flat, [group.prompt.text] * count, [group.prompt.metadata] * count)
-    columns = num_images(process_of(group.behaviour.to_behaviour()))
-    values: NDArray[np.float32] = np.zeros((samples, columns), dtype=np.float32)
-    scored = np.zeros(columns, dtype=np.bool_)
-    values[:, list(images.steps)] = scores.reshape(samples, steps)
-    scored[list(images.steps)] = True
-    low, high = weighted.reward.range
-    return StepRewards(name=weighted.reward.name, weight=weighted.weight, span=high - low, values=values, scored=scored)

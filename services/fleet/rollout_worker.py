@@ -6,14 +6,12 @@ import time
 
 import torch
 
-from rollout.decoding import decode_steps
 from rollout.lora import MergedAdapter
 from rollout.policy import Policy
-from rollout.process import process_of
 from rollout.prompts import PromptOrder, load_prompts
-from rollout.sampler import Drawn, named_noise, sample
+from rollout.sampler import diversity
 from rollout.trained import digest_tensors, load_tensors, trained_tensors
-from rollout.types import StepImages, WeightsVersion
+from rollout.types import WeightsVersion
 from services.config import RunConfig
 from services.data.codec import encode_images, encode_trajectory
 from services.data.queue import Claimed
@@ -21,6 +19,7 @@ from services.data.wire import GroupEntry, Ticket, WireBehaviour, WirePrompt, Wi
 from services.errors import WeightsCorrupt
 from services.fleet.build import build_policy, use_threads
 from services.fleet.evaluation import evaluate
+from services.fleet.groups import decode_images_of, draw_group
 from services.fleet.messages import EvaluationPart, EvaluationTask, Link
 from services.fleet.stores import open_stores
 
@@ -39,9 +38,6 @@ class RolloutWorker:
         self._policy: Policy = build_policy(config)
         self._merged = MergedAdapter(self._policy.network) if config.fleet.merge_adapter else None
         self._order = PromptOrder(load_prompts(config.sampling.prompts), config.seed)
-        self._behaviour = config.sampling.behaviour()
-        self._process = process_of(self._behaviour)
-        self._steps = config.steps_scored()
         self._version: WeightsVersion | None = None
 
     def run(self) -> None:
@@ -72,13 +68,13 @@ class RolloutWorker:
     def _draw(self, ticket: Ticket) -> GroupEntry:
         version = self._catch_up()
         prompt = self._order.at(ticket.ordinal)
+        behaviour = self._config.sampling.behaviour_of(ticket.ordinal, version, self._config.seed)
         samples = range(self._config.sampling.samples_per_group)
-        noise = named_noise(self._policy, self._behaviour, self._config.seed, ticket.ordinal, samples)
         started = time.process_time()
-        conditions = self._policy.encode([prompt.text]).take([0] * len(samples))
-        drawn = sample(self._policy, conditions, self._process, noise, self._behaviour.branching)
+        drawn = draw_group(self._policy, prompt, behaviour, len(samples), self._config.seed, ticket.ordinal)
         sampled = time.process_time()
-        images = self._decode(drawn)
+        steps, batch = self._config.steps_scored(behaviour), self._config.model.decode_batch
+        images = decode_images_of(self._policy, drawn, behaviour, steps, batch)
         decoded = time.process_time()
         name = f"{ticket.ordinal}/{ticket.attempt}"
         latents = encode_trajectory(drawn.trajectory)
@@ -87,9 +83,10 @@ class RolloutWorker:
             ordinal=ticket.ordinal,
             attempt=ticket.attempt,
             prompt=WirePrompt.of(prompt),
-            behaviour=WireBehaviour.of(self._behaviour),
+            behaviour=WireBehaviour.of(behaviour),
             weights=WireVersion.of(version),
             transitions=drawn.trajectory.transitions,
+            diversity=diversity(drawn.clean),
             image_steps=images.steps,
             latents=self._stores.blobs.put([f"{name}/latents/{i}" for i in samples], latents),
             images=self._stores.blobs.put([f"{name}/images/{i}" for i in samples], pixels),
@@ -97,9 +94,6 @@ class RolloutWorker:
             created_ms=time.time_ns() // 1_000_000,
             timings={"sample": sampled - started, "decode": decoded - sampled},
         )
-
-    def _decode(self, drawn: Drawn) -> StepImages:
-        return decode_steps(self._policy, drawn.clean, self._steps, self._config.model.decode_batch)
 
     def _catch_up(self) -> WeightsVersion:
         """The newest published weights, loaded: a group is never drawn with older ones than were there when its ticket

@@ -51,6 +51,10 @@ class ReportFigures(msgspec.Struct, frozen=True, kw_only=True):
     log_ratio_max: dict[int, float]
     advantage_std: dict[int, float]
     rewards: dict[str, RewardFigures]
+    distance: float = math.nan  # this and what follows: absent from histories of earlier releases
+    diversity: dict[int, float] = {}
+    temperature: dict[int, float] = {}
+    baseline_gain: dict[int, float] = {}
 
 
 class UpdateRecord(msgspec.Struct, frozen=True, kw_only=True):

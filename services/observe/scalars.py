@@ -74,12 +74,19 @@ def scalars_of(record: UpdateRecord, previous: UpdateRecord | None) -> Iterator[
     for name, reward in figures.rewards.items():
         for step, mean in enumerate(reward.mean):
             yield f"reward/{name}/step_{step}", mean
-    for tag, by_step in (("advantage_std", figures.advantage_std), ("drift", figures.drift)):
+    for tag, by_step in (
+        ("advantage_std", figures.advantage_std),
+        ("drift", figures.drift),
+        ("diversity", figures.diversity),
+        ("temperature", figures.temperature),
+        ("baseline_gain", figures.baseline_gain),
+    ):
         for step, value in by_step.items():
             yield f"{tag}/step_{step}", value
     yield "loss", figures.loss
     yield "grad_norm", figures.grad_norm
     yield "kl", figures.kl
+    yield "distance_from_base", figures.distance
     yield "clip_fraction", figures.clip_fraction
     yield "learning_rate", figures.rate
     if record.staleness:

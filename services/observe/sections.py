@@ -92,6 +92,15 @@ def learning_section(columns: Columns) -> str:
         ),
         _by_update(columns, "clip", "Clipped share of transitions", "share", [e.clip_fraction for e in figures]),
         _by_update(columns, "loss", "Loss", "loss", [e.loss for e in figures]),
+        _by_update(
+            columns, "distance", "Distance from the base model", "root mean square in v", [e.distance for e in figures]
+        ),
+        _by_step(
+            columns, "diversity", "Diversity within groups", "distance in latents", [e.diversity for e in figures]
+        ),
+        _by_step(
+            columns, "temperature", "Temperature of the rollouts", "temperature", [e.temperature for e in figures]
+        ),
         _by_update(columns, "kl", "KL to the reference policy", "KL", [e.kl for e in figures]),
         _by_update(columns, "rate", "Learning rate", "learning rate", [e.rate for e in figures], smooth=False),
     ]

@@ -58,6 +58,7 @@ def pairs_of(chain, step, advantage):
         actions=(mean + transition.std * z).view(-1, 1, 1, 1),
         noise=z.view(-1, 1, 1, 1),
         sigma=each(transition.sigma),
+        sigma_next=each(transition.sigma_next),
         state_gain=each(transition.state_gain),
         velocity_gain=each(transition.velocity_gain),
         std=each(transition.std),

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch.distributions import Normal, kl_divergence
 
 from learner.batching import Pairs
 from learner.loss import (
+    STEP_WEIGHTS,
     Objective,
     behaviour_means,
     drift,
@@ -15,13 +17,12 @@ from learner.loss import (
     log_ratio,
     means,
     pair_loss,
-    step_weights,
 )
 from rollout.kernel import build_process
 
 PROCESS = build_process((1.0, 0.75, 0.5, 0.25, 0.0), (1.0, 0.9, 0.8, 0.8))
 SHAPE = (2, 2, 3)
-WEIGHTS = ("equal_v", "none", "std", "variance")
+WEIGHTS = tuple(STEP_WEIGHTS)
 
 
 def normal(seed, n, shape=SHAPE):
@@ -43,6 +44,7 @@ def build(n=9, shape=SHAPE, seed=0, advantage=None, steps=None):
         actions=gains[0] * x + gains[1] * v + each("std").view(-1, 1, 1, 1) * z,
         noise=z,
         sigma=each("sigma"),
+        sigma_next=each("sigma_next"),
         state_gain=each("state_gain"),
         velocity_gain=each("velocity_gain"),
         std=each("std"),
@@ -225,12 +227,12 @@ def test_only_the_equal_v_weight_makes_the_gradient_in_v_equal_over_steps(kind):
 
 def test_step_weights_are_what_their_names_say():
     pairs, _ = build()
-    assert torch.equal(step_weights(pairs, "none"), torch.ones(9, dtype=torch.float64))
-    assert torch.equal(step_weights(pairs, "std"), pairs.std)
-    assert torch.equal(step_weights(pairs, "variance"), pairs.std**2)
-    torch.testing.assert_close(step_weights(pairs, "equal_v") * pairs.velocity_gain.abs(), pairs.std)
+    assert torch.equal(STEP_WEIGHTS["none"](pairs), torch.ones(9, dtype=torch.float64))
+    assert torch.equal(STEP_WEIGHTS["std"](pairs), pairs.std)
+    assert torch.equal(STEP_WEIGHTS["variance"](pairs), pairs.std**2)
+    torch.testing.assert_close(STEP_WEIGHTS["equal_v"](pairs) * pairs.velocity_gain.abs(), pairs.std)
     with pytest.raises(KeyError):
-        step_weights(pairs, "unknown")
+        STEP_WEIGHTS["unknown"](pairs)
 
 
 @pytest.mark.parametrize("form", ["velocity", "exact"])
@@ -260,3 +262,68 @@ def test_only_the_loss_carries_a_gradient():
     result = pair_loss(pairs, v, v.detach(), normal(7, 9), Objective(kl_weight=0.1))
     assert result.loss.requires_grad
     assert not any(getattr(result, name).requires_grad for name in ("kl", "log_ratio", "drift"))
+
+
+# Options of other methods
+
+
+def test_guards_ratio_is_the_centred_one_in_units_of_the_steps_noise():
+    """GRPO-Guard: (log ratio + its bias) std sqrt(dt), here per dimension."""
+    pairs, v = build()
+    old, new = means(pairs, v), means(pairs, v + 0.1 * normal(8, 9))
+    plain = log_ratio(pairs.actions, old, new, pairs.std, "plain")
+    bias = 0.5 * drift(old, new, pairs.std).square()
+    torch.testing.assert_close(log_ratio(pairs.actions, old, new, pairs.std, "guard"), (plain + bias) * pairs.std)
+
+
+def test_guards_trust_region_in_v_is_the_centred_ones():
+    pairs, v = build(n=300, advantage=torch.ones(300, dtype=torch.float64))
+    moved = v + 0.0256 * normal(9, 300)
+    centred, guard = (pair_loss(pairs, moved, v, None, Objective(ratio=ratio)) for ratio in ("centred", "guard"))
+    differ = (centred.clipped != guard.clipped).double().mean()
+    assert float(differ) < 0.02  # the clip is on expm1 of either
+    assert 0.05 < float(guard.clipped.double().mean()) < 0.4
+
+
+def test_a_constant_clip_is_the_same_at_every_step():
+    pairs, v = build(n=3000, advantage=torch.ones(3000, dtype=torch.float64))
+    c = 0.1
+    moved = pair_loss(pairs, v + 0.05 * normal(9, 3000), v, None, Objective(clip=c, clip_form="constant"))
+    bound = math.log1p(c / pairs.states[0].numel() ** 0.5)
+    assert torch.equal(moved.clipped, moved.log_ratio > bound)
+    assert 0.0 < float(moved.clipped.double().mean()) < 1.0
+
+
+def test_the_kl_mask_leaves_out_what_is_far_and_goes_on_outwards():
+    n = 2000
+    signs = torch.where(torch.arange(n) % 2 == 0, 1.0, -1.0).double()
+    pairs, v = build(n=n, advantage=signs)
+    far = torch.where(torch.arange(n) % 4 < 2, 0.3, 0.001).double().view(-1, 1, 1, 1)
+    moved = (v + far * normal(9, n)).requires_grad_()
+    result = pair_loss(pairs, moved, v, None, Objective(kl_mask=1e-3))
+    kl = 0.5 * drift(means(pairs, v), means(pairs, moved.detach()), pairs.std).square()
+    outwards = signs * result.log_ratio > 0.0
+    assert torch.equal(result.clipped, (kl > 1e-3) & outwards)
+    (gradient,) = torch.autograd.grad(result.loss.sum(), moved)
+    silent = gradient.flatten(1).abs().sum(1) == 0.0
+    assert torch.equal(silent, result.clipped)
+    assert 0.1 < float(silent.double().mean()) < 0.4
+
+
+def test_the_inverse_time_weight_is_one_over_the_steps_length():
+    pairs, _ = build()
+    torch.testing.assert_close(
+        STEP_WEIGHTS["inverse_time"](pairs), torch.full((9,), 4.0, dtype=torch.float64), atol=1e-6, rtol=0
+    )
+
+
+def test_without_correction_off_policy_pairs_are_neither_weighted_nor_dropped():
+    pairs, v = build()
+    anchor = v + 0.5 * normal(7, 9)
+    corrected = pair_loss(pairs, anchor, anchor, None, Objective(drift_max=1e-3))
+    plain = pair_loss(pairs, anchor + 1e-3, anchor, None, Objective(drift_max=1e-3, correction=False, clip=9.0))
+    on_policy = replace(pairs, noise=(pairs.actions - means(pairs, anchor)) / pairs.std.view(-1, 1, 1, 1))
+    expected = pair_loss(on_policy, anchor + 1e-3, anchor, None, Objective(clip=9.0))
+    assert bool(corrected.dropped.all())
+    assert not bool(plain.dropped.any())
+    torch.testing.assert_close(plain.loss, expected.loss)

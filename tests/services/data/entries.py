@@ -13,6 +13,7 @@ def group_entry(ordinal, attempt=0, text="write 42 in red"):
         behaviour=WireBehaviour.of(Behaviour(sigmas=(1.0, 0.0), temperatures=(0.9,), height=8, width=8)),
         weights=WireVersion(version=3, update=2, lineage=0, digest="ab"),
         transitions=(0,),
+        diversity=(0.5,),
         image_steps=(0,),
         latents=(),
         images=(),

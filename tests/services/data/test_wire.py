@@ -52,6 +52,7 @@ def group() -> GroupEntry:
         behaviour=WireBehaviour.of(BEHAVIOUR),
         weights=WireVersion.of(VERSION),
         transitions=(0,),
+        diversity=(0.5, 0.25),
         image_steps=(1, 2),
         latents=(blob, blob),
         images=(blob, blob),

@@ -59,6 +59,10 @@ def make_report(update: int, rng: np.random.Generator, rewards: Sequence[str], n
         "log_ratio_max": {step: abs(about(0.01, 0.002)) for step in trained_steps},
         "advantage_std": {step: about(0.9 - 0.1 * step, 0.03) for step in trained_steps},
         "rewards": make_rewards(update, rng, rewards, num_steps),
+        "distance": 0.01 * update,
+        "diversity": {step: abs(about(0.3 + 0.1 * step, 0.01)) for step in range(num_steps)},
+        "temperature": dict.fromkeys(range(num_steps), 0.9),
+        "baseline_gain": {step: about(0.4, 0.05) for step in trained_steps},
     }
 
 

@@ -22,7 +22,9 @@ def test_every_figure_of_an_update_becomes_a_scalar_per_step(tmp_path: Path, mak
     events = load(tmp_path)
     assert set(events.Tags()["scalars"]) == {
         *(f"reward/{name}/step_{step}" for name in ("exact_match", "judge") for step in range(4)),
-        *(f"{tag}/step_{step}" for tag in ("advantage_std", "drift") for step in range(3)),
+        *(f"{tag}/step_{step}" for tag in ("advantage_std", "drift", "baseline_gain") for step in range(3)),
+        *(f"{tag}/step_{step}" for tag in ("diversity", "temperature") for step in range(4)),
+        "distance_from_base",
         *(f"phase_seconds/{phase}" for phase in ("wait", "load", "forward_backward", "publish", "checkpoint")),
         *("loss", "grad_norm", "kl", "clip_fraction", "learning_rate", "staleness", "images_per_second"),
     }

@@ -1,0 +1,175 @@
+"""The study: arms x seeds with a fixed budget of images, in one process each, resumable.
+
+    python -m tests.ablation.study --out FOLDER [--arms NAME ...] [--seeds 1 2 3 4 5] [--images 23040]
+        [--every 2304] [--evaluate 1080] [--search-images 7680] [--base RUN.yaml] [--settings KEY=VALUE ...]
+
+Every finished run is a line of FOLDER/runs.jsonl and is never repeated while its settings, commit aside, are the same;
+a run that was cut off starts anew. With --search-images each arm first tries its rates and temperatures on a seed of
+its own (1000) with that budget, and its study runs take the best by the serving sampler; without, the base file's rate
+and the arm's middle temperature. Prints the table and draws the figure of what FOLDER holds (table.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rollout.types import WeightsVersion
+from services.cli.run_file import load_run_file
+from services.config import RunConfig
+from services.fleet.alone import LoneRun
+from services.fleet.build import build_rewards
+from services.fleet.evaluation import evaluate
+from services.fleet.messages import EvaluationTask
+from tests.ablation.arms import ARMS, Arm
+from tests.ablation.table import write_results
+
+ROOT = Path(__file__).resolve().parents[2]
+SEARCH_SEED = 1000
+NAMELESS = WeightsVersion(version=0, update=0, lineage=0, digest="")
+
+
+def run_of(config: RunConfig, arm: Arm, images: int, every: int) -> dict[str, Any]:
+    """One run: its curve [{images, seconds, serving, tau_0, judge_serving}], from the untrained model on.
+
+    seconds are those of drawing, scoring and learning; evaluation is not in them.
+    """
+    run = LoneRun(config, build_rewards(config), staleness=arm.staleness)
+    per_update = config.learning.groups_per_update * config.sampling.samples_per_group
+    curve, spent, reports = [_figures(run, config, 0, 0.0)], 0.0, []
+    for update in range(1, config.learning.updates + 1):
+        started = time.perf_counter()
+        reports.append(run.update())
+        spent += time.perf_counter() - started
+        if update * per_update % every < per_update or update == config.learning.updates:
+            curve.append(_figures(run, config, update * per_update, spent))
+    last = reports[-1]
+    return {
+        "curve": curve,
+        "seconds": spent,
+        "images": images,
+        "distance": last.distance,
+        "diversity": last.diversity,
+        "dropped": sum(report.dropped_fraction for report in reports) / len(reports),
+        "clipped": sum(report.clip_fraction for report in reports) / len(reports),
+        "train_reward": [report.rewards[next(iter(report.rewards))].mean[-1] for report in reports],
+    }
+
+
+def _figures(run: LoneRun, config: RunConfig, images: int, seconds: float) -> dict[str, float]:
+    """The average's exact match with the serving sampler and without noise."""
+    run.use(run.learner.average.tensors)
+    serving = config.sampling.serving_temperature
+    taus = tuple(dict.fromkeys((serving, 0.0)))
+    part = evaluate(run.policy, config, EvaluationTask(version=NAMELESS, temperatures=taus, share=0, shares=1))
+    return {
+        "images": images,
+        "seconds": seconds,
+        "serving": part.exact[serving] / part.images,
+        "tau_0": part.exact[0.0] / part.images,
+        "judge_serving": part.judge_exact[serving] / part.images,
+        "evaluated": part.images,
+    }
+
+
+class Study:
+    """What is asked for and what is there."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._arguments = arguments
+        self._file: Path = arguments.out / "runs.jsonl"
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        self.records = read_records(self._file)
+
+    def run(self, name: str, seed: int, settings: Sequence[str], images: int) -> dict[str, Any]:
+        """The record of a run, which is made first where it is not there."""
+        arm = ARMS[name]
+        asked = [*self._arguments.settings, *arm.overrides, *settings, f"seed={seed}"]
+        asked += [f"evaluation.images={self._arguments.evaluate}"]
+        key = {"arm": name, "seed": seed, "settings": asked, "budget": images, "every": self._arguments.every}
+        for record in self.records:
+            if all(record[field] == value for field, value in key.items()):
+                return record
+        first = load_run_file(self._arguments.base, asked)
+        per_update = first.learning.groups_per_update * first.sampling.samples_per_group
+        config = load_run_file(self._arguments.base, [*asked, f"learning.updates={max(images // per_update, 1)}"])
+        print(f"{name} seed {seed} {' '.join(settings)}: {config.learning.updates} updates", flush=True)
+        record = {**key, "commit": commit(), **run_of(config, arm, images, self._arguments.every)}
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        self.records.append(record)
+        return record
+
+    def best(self, name: str) -> tuple[str, ...]:
+        """The settings that an arm's study runs take beside its own."""
+        arm = ARMS[name]
+        if not self._arguments.search_images:
+            return arm.fixed or (temperature(arm.temperatures[len(arm.temperatures) // 2]),)
+        tried = [(self.run(name, SEARCH_SEED, found, self._arguments.search_images), found) for found in searched(arm)]
+        return max(tried, key=lambda entry: entry[0]["curve"][-1]["serving"])[1]
+
+
+def temperature(value: float) -> str:
+    """The setting of a constant temperature."""
+    return f"sampling.temperature={{start: {value:g}}}"
+
+
+def searched(arm: Arm) -> Iterator[tuple[str, ...]]:
+    """Every setting that an arm's search tries."""
+    for rate in arm.rates:
+        for heat in [arm.fixed] if arm.fixed else [(temperature(value),) for value in arm.temperatures]:
+            yield (f"learning.rate={rate:g}", *heat)
+
+
+def read_records(file: Path) -> list[dict[str, Any]]:
+    """The finished runs; a line that a kill cut off is left out, and cut off the file."""
+    if not file.exists():
+        return []
+    whole, _, torn = file.read_text(encoding="utf-8").rpartition("\n")
+    if torn:
+        file.write_text(whole + "\n" if whole else "", encoding="utf-8")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def commit() -> str:
+    """The commit that runs, with a + where the tree differs from it."""
+    described = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(described, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def main() -> None:
+    """Run what is missing, then print the table and draw the figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "runs/ablation")
+    parser.add_argument("--base", type=Path, default=ROOT / "deploy/configs/quickstart.yaml")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--baseline", default="flow_sde_terminal", help="the arm that others are compared with")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--images", type=int, default=23_040, help="trained on, per run")
+    parser.add_argument("--every", type=int, default=2_304, help="images between evaluations")
+    parser.add_argument("--evaluate", type=int, default=1_080, help="images per evaluation and sampler")
+    parser.add_argument("--search-images", type=int, default=0, help="budget of each run of the search; 0 = none")
+    parser.add_argument("--list", action="store_true", help="print the arms and end")
+    parser.add_argument("--settings", nargs="*", default=[], help="settings for all runs: dotted.key=value")
+    arguments = parser.parse_args()
+    if arguments.list:
+        print("\n".join(f"{name:22} {arm.note}" for name, arm in ARMS.items()))
+        return
+    torch.set_num_threads(1)
+    study = Study(arguments)
+    chosen = {name: study.best(name) for name in arguments.arms}
+    done = [
+        study.run(name, seed, chosen[name], arguments.images) for seed in arguments.seeds for name in arguments.arms
+    ]
+    write_results(done, arguments.baseline, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
