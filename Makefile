@@ -10,6 +10,10 @@ RUN := deploy/configs/quickstart.yaml
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
+.PHONY: manifests
+manifests: $(VENV)/.ready ## Write the alert rules anew as Kubernetes wants them
+	$(BIN)/python -m deploy.observability.kubernetes
+
 setup: $(VENV)/.ready ## Create the environment
 
 $(VENV)/.ready: pyproject.toml deploy/constraints/$(EXTRA).txt deploy/constraints/readers.txt

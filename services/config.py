@@ -6,10 +6,11 @@ one; a setting without effect is an error. Relative paths are relative to the fo
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from learner.advantage import steps_read
 from rollout.kernel import trained_transitions
@@ -41,6 +42,18 @@ class RoleConfig(Block):
     """Logical CPUs of each; a worker computes with max(1, floor(cpus)) threads."""
     gpus: Annotated[float, Field(ge=0.0)] = 0.0
     """GPUs of each; fractions share one."""
+    memory_gib: Annotated[float, Field(ge=0.0)] = 0.0
+    """Host memory that is reserved for each, in GiB; 0 = none is, and workers may crowd a node."""
+    resources: dict[str, Rate] = Field(default_factory=dict)
+    """Custom resources of each, by the names that nodes were started with, e.g. {spot: 1}: where the role may run."""
+
+    @model_validator(mode="after")
+    def _resources_are_rays(self) -> Self:
+        if self.gpus > 1.0 and self.gpus != int(self.gpus):
+            raise ValueError(f"more than one GPU are whole ones, found gpus: {self.gpus:g}")
+        if known := sorted({"CPU", "GPU", "memory"} & self.resources.keys()):
+            raise ValueError(f"{known[0]} is no custom resource; use cpus, gpus and memory_gib")
+        return self
 
 
 class FleetConfig(Block):
@@ -54,10 +67,17 @@ class FleetConfig(Block):
     """Workers that score them."""
     learner: RoleConfig = RoleConfig()
     """Ranks that train; `workers` is their number."""
+    layout: Literal["separate", "colocated"] = "separate"
+    """separate: every worker has its own place; colocated: learner rank i and rollout worker i share a node, and where
+    their gpus are fractions, one GPU."""
+    room_timeout_s: Annotated[float, Field(ge=0.0)] = 0.0
+    """How long to wait for a cluster that is still growing (an autoscaler's) to have room for all workers, before the
+    run ends with exit code 75; 0 = what is there now must do, else exit code 64."""
     merge_adapter: bool = True
     """Rollouts fold the adapter into the weights: faster, float32 only; the ratio guard watches the rounding."""
     redis: str | None = None
-    """URL of a Redis or Valkey server (7.0 or later); null = a private one, started here for the run."""
+    """URL of a Redis or Valkey server (7.0 or later); null = a private one, started here for the run. Take one with a
+    password from the environment: "${TAFS_REDIS_URL:-}"; no file that a run writes holds the password."""
     blobs: str = "redis://"
     """Where payloads travel: redis:// beside the queue, ray:// in the cluster's object store, or an fsspec URL of a
     shared folder."""
@@ -72,6 +92,26 @@ class FleetConfig(Block):
     """Interface of the endpoint."""
     stall_timeout_s: Rate = 300.0
     """No progress for this long ends the run with stacks of all workers and exit code 75."""
+
+    @field_validator("redis")
+    @classmethod
+    def _empty_is_none(cls, redis: str | None) -> str | None:
+        """`${TAFS_REDIS_URL:-}` of an environment without one."""
+        return redis or None
+
+    @field_serializer("redis")
+    def _without_its_password(self, redis: str | None) -> str | None:
+        """As it is written into run folders and reports."""
+        return None if redis is None else re.sub(r"(//[^:/@]*):[^/]*@", r"\1:***@", redis)
+
+    @model_validator(mode="after")
+    def _pairs_can_be_made(self) -> Self:
+        if self.layout == "colocated" and self.learner.workers != self.rollout.workers:
+            raise ValueError(
+                f"layout colocated pairs learner ranks with rollout workers: expected as many of each, found "
+                f"{self.learner.workers} and {self.rollout.workers}"
+            )
+        return self
 
 
 class EvaluationConfig(Block):

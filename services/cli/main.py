@@ -43,13 +43,42 @@ def train(
 
 
 @app.command()
-def check(run_file: RunFile, overrides: Overrides = None) -> None:
-    """Check everything that can be known before a start."""
+def check(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    *,
+    node: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Plan on such nodes: '8x cpus=32 gpus=8 gpu_gib=80'; again for others. Default: this machine."
+        ),
+    ] = None,
+) -> None:
+    """Check everything that can be known before a start; say what would run where and what memory it would take."""
+    from services.cli.plan import nodes_of, plan_lines
     from services.cli.run_file import load_run_file
     from services.fleet.preflight import check_inputs
 
-    for line in check_inputs(load_run_file(run_file, overrides or ())):
+    config = load_run_file(run_file, overrides or ())
+    for line in (*check_inputs(config), *plan_lines(config, nodes_of(node or ()))):
         typer.echo(line)
+
+
+@app.command()
+def submit(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    *,
+    address: Annotated[str, typer.Option(envvar="TAFS_JOB_SERVER", help="Ray's job server.")] = "http://127.0.0.1:8265",
+    python: Annotated[str, typer.Option(help="Interpreter on the cluster.")] = "python",
+    wait: Annotated[bool, typer.Option(help="Follow the run and end with its exit code.")] = True,
+    show: Annotated[bool, typer.Option("--print", help="Only print the command.")] = False,
+) -> None:
+    """Run on a Ray cluster: submit as a job, or attach to the run's job that is going on."""
+    from services.cli.submit import submit as submit_job
+
+    given = overrides or ()
+    raise typer.Exit(submit_job(run_file, given, address=address, python=python, wait=wait, show=show))
 
 
 @app.command(name="inspect")

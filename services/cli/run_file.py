@@ -1,8 +1,12 @@
-"""Read a run file, or a reward server's, with overrides; every mistake names the file and the key."""
+"""Read a run file, or a reward server's, with overrides; every mistake names the file and the key.
+
+A file is the whole of it, or says `base: OTHER.yaml` and only what differs (services/cli/layered.py).
+"""
 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -11,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from services.cli.layered import expand, read_values
 from services.config import RunConfig
 from services.errors import ConfigError
 from services.serving.config import ServingConfig
@@ -29,16 +34,10 @@ def load_serving_file(path: Path, overrides: Sequence[str] = ()) -> ServingConfi
 
 
 def _load(kind: type[Config], what: str, path: Path, overrides: Sequence[str]) -> Config:
-    if not path.is_file():
-        raise ConfigError(f"expected a {what} file, found none at {path}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected keys and values, found {type(values).__name__}")
+    values = read_values(path, what)
     for override in overrides:
         _apply(values, override)
+    values = expand(values, os.environ, str(path))
     try:
         return kind.model_validate(values)
     except ValidationError as error:

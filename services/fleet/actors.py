@@ -7,6 +7,7 @@ restarts stay off: a worker that came back with old weights must catch up before
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -17,8 +18,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from services.config import RoleConfig
 from services.errors import StalledError, WorkerFailed
+from services.fleet.placement import GIB, Bundle, Needs, Node
 
 WORKERS = {
     "rollout": "services.fleet.rollout_worker:RolloutWorker",
@@ -86,22 +87,78 @@ def ray_session() -> Iterator[None]:
 
 
 def cluster_resources() -> dict[str, float]:
-    """What the connected cluster has, by Ray's names."""
+    """What the connected cluster has, by Ray's names, without what Ray adds for its own accounts."""
     import ray
 
-    resources: dict[str, float] = ray.cluster_resources()
-    return resources
+    return _named_by_people(ray.cluster_resources())
+
+
+def _named_by_people(resources: dict[str, float]) -> dict[str, float]:
+    own = re.compile(r"_group_|^(node:|object_store_memory$)")
+    return {name: amount for name, amount in resources.items() if not own.search(name)}
+
+
+def cluster_nodes() -> list[Node]:
+    """The connected cluster's living nodes, with all that they have, whoever uses it."""
+    import ray
+
+    return [
+        Node(
+            name=str(node["NodeManagerHostname"]),
+            cpus=have.get("CPU", 0.0),
+            gpus=int(have.get("GPU", 0.0)),
+            memory_gib=have.get("memory", 0.0) / GIB,
+            resources={name: n for name, n in _named_by_people(have).items() if name not in ("CPU", "GPU", "memory")},
+        )
+        for node in ray.nodes()
+        if node["Alive"] and (have := node["Resources"]) is not None
+    ]
+
+
+class Reservation:
+    """Room for all bundles of a run, taken at once or not at all; it is given back when the run's driver ends."""
+
+    def __init__(self, bundles: Sequence[Bundle], timeout_s: float) -> None:
+        """Wait for the room. Meanwhile an autoscaler sees what is wanted. StalledError after timeout_s."""
+        import ray
+        from ray.exceptions import GetTimeoutError
+
+        self._group = ray.util.placement_group([bundle.needs.for_ray() for bundle in bundles], strategy="PACK")
+        self._index = {slot: index for index, bundle in enumerate(bundles) for slot in bundle.slots}
+        try:
+            ray.get(self._group.ready(), timeout=timeout_s)
+        except GetTimeoutError as error:
+            ray.util.remove_placement_group(self._group)
+            raise StalledError(
+                f"no room for all {len(bundles)} reservations of the fleet within {timeout_s:.0f} s "
+                f"(fleet.room_timeout_s); the cluster has {cluster_resources()}"
+            ) from error
+
+    def strategy(self, slot: str) -> Any:  # noqa: ANN401 - Ray's
+        """How an actor gets into its slot's bundle; a slot that was added later goes wherever there is room."""
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        if slot not in self._index:
+            return "DEFAULT"
+        return PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=self._index[slot])
 
 
 class Worker:
     """The driver's handle of one actor."""
 
-    def __init__(self, slot: str, role: RoleConfig) -> None:
+    def __init__(self, slot: str, needs: Needs, reservation: Reservation) -> None:
         import ray
 
         self.slot = slot
         actor = ray.remote(Host).options(
-            name=None, num_cpus=role.cpus, num_gpus=role.gpus, max_restarts=0, max_concurrency=1
+            name=None,
+            num_cpus=needs.cpus,
+            num_gpus=needs.gpus,
+            memory=round(needs.memory_gib * GIB),
+            resources=dict(needs.resources),
+            scheduling_strategy=reservation.strategy(slot),
+            max_restarts=0,
+            max_concurrency=1,
         )
         self._actor = actor.remote()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rollout.types import WeightsVersion
 from services.config import RoleConfig, RunConfig
-from services.fleet.actors import Worker, finished, results
+from services.fleet.actors import Reservation, Worker, finished, results
 from services.fleet.messages import (
     EvaluationPart,
     EvaluationTask,
@@ -20,9 +20,12 @@ from services.fleet.messages import (
     UpdateOrder,
     UpdateResult,
 )
+from services.fleet.placement import bundles_of, needs_of
 
 START_TIMEOUT_S = 300.0
 """Building a worker: imports of torch and diffusers, the model, the scorers."""
+ROOM_TIMEOUT_S = 60.0
+"""For room that is known to be there; another run may hold it a moment longer."""
 STOP_TIMEOUT_S = 60.0
 """Finishing the group in hand after the stop sign."""
 
@@ -34,15 +37,16 @@ class Fleet:
         self._config = config
         self._redis_url = redis_url
         fleet = config.fleet
+        self._reservation = Reservation(bundles_of(fleet), fleet.room_timeout_s or ROOM_TIMEOUT_S)
         self._learners = self._places("learner", fleet.learner)
         self._rollouts = self._places("rollout", fleet.rollout)
         self._rewards = self._places("reward", fleet.reward)
         self._loops: list[Any] = []
         self._timeout_s = fleet.stall_timeout_s
 
-    @staticmethod
-    def _places(role: str, spec: RoleConfig) -> list[Worker]:
-        return [Worker(f"{role}-{index}", spec) for index in range(spec.workers)]
+    def _places(self, role: str, spec: RoleConfig) -> list[Worker]:
+        needs = needs_of(spec)
+        return [Worker(f"{role}-{index}", needs, self._reservation) for index in range(spec.workers)]
 
     def start(self) -> None:
         """Build every worker, all at once."""

@@ -25,13 +25,13 @@ from services.data.orphans import OrphanSweeper
 from services.data.queue import Queue
 from services.data.server import EmbeddedServer, connect, impatient
 from services.errors import ExitCode
-from services.fleet.actors import cluster_resources, ray_session
+from services.fleet.actors import cluster_nodes, cluster_resources, ray_session
 from services.fleet.controller import Controller
 from services.fleet.figures import add_evaluations, evaluated_temperatures, evaluations, read_evaluations
 from services.fleet.fleet import Fleet
 from services.fleet.messages import Progress
 from services.fleet.model_folder import model_folder, model_name
-from services.fleet.preflight import check_inputs, check_room
+from services.fleet.preflight import check_inputs, check_places, check_reach, check_room
 from services.fleet.recorder import SCRAPE_TIMEOUT_S, Recorder, compose_run_strips
 from services.fleet.run_folder import config_digest, owned, recorded_commit
 from services.fleet.stop import StopSign
@@ -70,7 +70,10 @@ def train(config: RunConfig, *, fresh: bool, console: Console) -> ExitCode:
         recorder = stack.enter_context(Recorder(config, folder, queue, scraped, console))
         stack.enter_context(ray_session())
         stop.arm()  # Ray takes SIGTERM for itself when it starts
-        check_room(config.fleet, cluster_resources())
+        check_reach(config, cluster_nodes())
+        if config.fleet.room_timeout_s == 0.0:
+            check_room(config.fleet, cluster_resources())
+            check_places(config.fleet, cluster_nodes())
         console.print(f"run folder {folder}, metrics {recorder.metrics_url}", highlight=False)
         fleet = Fleet(config, url)
         fleet.start()

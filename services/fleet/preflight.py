@@ -15,6 +15,7 @@ from rollout.types import Prompt
 from services.config import FleetConfig, RunConfig
 from services.errors import ConfigError, RewardFailed
 from services.fleet.model_folder import model_folder
+from services.fleet.placement import Node, bundles_of, plan
 
 
 def check_inputs(config: RunConfig) -> list[str]:
@@ -76,3 +77,30 @@ def check_room(fleet: FleetConfig, have: Mapping[str, float]) -> None:
                 f"the fleet asks for {need:g} {resource}s ({parts}), there are {there:g}; lower fleet.<role>.workers "
                 f"or fleet.<role>.{resource.lower()}s, fractions share one"
             )
+
+
+def check_reach(config: RunConfig, nodes: Sequence[Node]) -> None:
+    """ConfigError where workers on several nodes could not reach what only one of them has."""
+    if len(nodes) < 2:
+        return
+    if config.fleet.redis is None:
+        raise ConfigError(
+            f"fleet.redis: expected the URL of a server that all {len(nodes)} nodes reach, found none: the private one "
+            "is this node's; set TAFS_REDIS_URL, and `redis: ${TAFS_REDIS_URL}`"
+        )
+    if not config.runs.is_absolute():
+        raise ConfigError(
+            f"runs: expected an absolute path that all {len(nodes)} nodes mount, found {config.runs}; a job's own "
+            "folder is gone with the job"
+        )
+
+
+def check_places(fleet: FleetConfig, nodes: Sequence[Node]) -> None:
+    """ConfigError where some worker fits on no node, though the sum of all nodes may be enough."""
+    homeless = plan(bundles_of(fleet), nodes).homeless
+    if homeless:
+        have = "; ".join(f"{node.name}: {node.cpus:g} CPUs, {node.gpus} GPUs, {dict(node.resources)}" for node in nodes)
+        raise ConfigError(
+            f"no node has room for {' with '.join(homeless[0].slots)} ({homeless[0].needs.for_ray()}) beside the "
+            f"others; there are {have}; change fleet.<role>.cpus, gpus, memory_gib or resources"
+        )

@@ -79,6 +79,15 @@ def test_a_mistake_is_told_by_file_and_key(run_file, change, sentence) -> None:
     assert str(path) in str(caught.value)
 
 
+def test_a_servers_password_comes_from_the_environment_and_stays_out_of_what_is_written(monkeypatch) -> None:
+    monkeypatch.setenv("TAFS_REDIS_URL", "rediss://driver:s3cr:et@redis:6379/0")
+    config = load_run_file(QUICKSTART, ["fleet.redis=${TAFS_REDIS_URL}"])
+    assert config.fleet.redis == "rediss://driver:s3cr:et@redis:6379/0"
+    assert config.model_dump(mode="json")["fleet"]["redis"] == "rediss://driver:***@redis:6379/0"
+    plain = load_run_file(QUICKSTART, ["fleet.redis=redis://redis:6379/0"])
+    assert plain.model_dump()["fleet"]["redis"] == "redis://redis:6379/0"
+
+
 def test_a_missing_or_broken_file_is_told(tmp_path) -> None:
     with pytest.raises(ConfigError, match="expected a run file, found none at"):
         load_run_file(tmp_path / "absent.yaml")
