@@ -191,6 +191,7 @@ def model_card(config: RunConfig, folder: Path, progress: Progress, figures: lis
             base_model=model_name(config.model),
             pipeline=index["_class_name"],
             absent_components=tuple(name for name in required if name in absent),
+            network=index["transformer"][1] if config.model.lora is None else None,
             base_adapter=None if config.model.base_adapter is None else str(config.model.base_adapter),
             arguments=stock_arguments(model, behaviour.num_steps, behaviour.guidance),
             max_sequence_length=config.model.max_sequence_length,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rewards.build import build as build_reward
 from rewards.judge import build_judge
@@ -28,9 +29,11 @@ def check_inputs(config: RunConfig) -> list[str]:
         found = [f"model: {pipeline_class(folder)} at {folder}"]
         prompts = load_prompts(config.sampling.prompts)
         found.append(f"prompts: {len(prompts)} in {config.sampling.prompts}")
+        _refuse_references(config.sampling.prompts, prompts)
         found += _check_rewards(config, prompts)
         if config.evaluation is not None:
             held_out = load_prompts(config.evaluation.prompts)
+            _refuse_references(config.evaluation.prompts, held_out)
             _require_targets(config, held_out)
             build_judge()
             found.append(f"evaluation: {len(held_out)} prompts, judge ready")
@@ -51,6 +54,15 @@ def _check_rewards(config: RunConfig, prompts: Sequence[Prompt]) -> list[str]:
         check_metadata(reward, [prompt.metadata for prompt in prompts])
         found.append(f"reward: {reward.name}, range {reward.range}, weight {entry.weight:g}")
     return found
+
+
+def _refuse_references(path: Path, prompts: Sequence[Prompt]) -> None:
+    for prompt in prompts:
+        if prompt.references:
+            raise ValueError(
+                f"{path}:{prompt.id}: expected no references, for no model family reads reference images yet; found "
+                f"{len(prompt.references)}"
+            )
 
 
 def _require_targets(config: RunConfig, prompts: Sequence[Prompt]) -> None:

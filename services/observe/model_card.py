@@ -21,6 +21,7 @@ class AdapterCard:
     base_model: str  # a repository id, or the folder the run loaded
     pipeline: str  # the diffusers class, e.g. "StableDiffusion3Pipeline"
     absent_components: tuple[str, ...] = ()  # what the base has not got, e.g. ("text_encoder_3", "tokenizer_3")
+    network: str | None = None  # the class of a network that was trained as a whole; None: an adapter was
     base_adapter: str | None = None  # a frozen adapter that the base wears under this one
     arguments: Mapping[str, object]  # further ones of the pipeline's call, e.g. {"guidance_scale": 1.0}
     max_sequence_length: int | None = None  # tokens; None: the pipeline has no such argument
@@ -37,11 +38,12 @@ class AdapterCard:
 
 def render_model_card(card: AdapterCard) -> str:
     """The card as Markdown with YAML front matter."""
+    what = "LoRA adapter" if card.network is None else "Network"
     return "\n".join(
         [
             f"---\n{_front_matter(card)}---\n",
             f"# {card.run}\n",
-            f"LoRA adapter for `{card.base_model}` at {_steps(card.behaviour)}, aligned by TAFS-GRPO with the",
+            f"{what} for `{card.base_model}` at {_steps(card.behaviour)}, aligned by TAFS-GRPO with the",
             f"reward{'s' if len(card.rewards) > 1 else ''} {_listed(card.rewards)}.\n",
             "## Use\n",
             f"```python\n{_snippet(card)}\n```\n",
@@ -55,10 +57,17 @@ def render_model_card(card: AdapterCard) -> str:
 def _front_matter(card: AdapterCard) -> str:
     fields: dict[str, object] = {
         "base_model": card.base_model,
-        "base_model_relation": "adapter",
+        "base_model_relation": "adapter" if card.network is None else "finetune",
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
-        "tags": ["text-to-image", "diffusers", "lora", "reinforcement-learning", "grpo", "few-step"],
+        "tags": [
+            "text-to-image",
+            "diffusers",
+            *(["lora"] if card.network is None else []),
+            "reinforcement-learning",
+            "grpo",
+            "few-step",
+        ],
         "instance_prompt": card.prompt,
     }
     if card.license is not None:
@@ -67,7 +76,9 @@ def _front_matter(card: AdapterCard) -> str:
 
 
 def _snippet(card: AdapterCard) -> str:
-    """From an empty file to an image: six lines, and two more under a frozen adapter."""
+    """From an empty file to an image: six lines, and two more under a frozen adapter. A network that was trained as a
+    whole replaces the base's.
+    """
     behaviour = card.behaviour
     absent = "".join(f", {component}=None" for component in card.absent_components)
     length = "" if card.max_sequence_length is None else f", max_sequence_length={card.max_sequence_length}"
@@ -82,9 +93,14 @@ def _snippet(card: AdapterCard) -> str:
             f'pipeline.load_lora_weights({ours}, adapter_name="ours")  # this folder',
             'pipeline.set_adapters(["base", "ours"])',
         ]
+    classes, network = card.pipeline, []
+    if card.network is not None:
+        classes, absent, load = f"{card.network}, {card.pipeline}", f"{absent}, transformer=transformer", []
+        network = [f'transformer = {card.network}.from_pretrained(".", subfolder="transformer")  # this folder']
     return "\n".join(
         [
-            f"from diffusers import {card.pipeline}",
+            f"from diffusers import {classes}",
+            *network,
             f"pipeline = {card.pipeline}.from_pretrained({_quoted(card.base_model)}{absent})",
             *load,
             f"prompt = {_quoted(card.prompt)}",

@@ -68,6 +68,17 @@ def test_under_a_frozen_adapter_the_snippet_loads_both(card: AdapterCard) -> Non
     assert 'true_cfg_scale=3.5, negative_prompt=" ", intermediate_timesteps=None, max_sequence_length=16' in code
 
 
+def test_a_network_that_was_trained_as_a_whole_replaces_the_bases(card: AdapterCard) -> None:
+    text = render_model_card(replace(card, network="SD3Transformer2DModel"))
+    code = snippet(text)
+    ast.parse(code)
+    assert "from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline" in code
+    assert 'transformer = SD3Transformer2DModel.from_pretrained(".", subfolder="transformer")' in code
+    assert "tokenizer_3=None, transformer=transformer)" in code
+    assert "lora" not in text.lower()
+    assert yaml.safe_load(text.split("---\n")[1])["base_model_relation"] == "finetune"
+
+
 def test_the_figures_stand_before_and_after_with_their_intervals(card: AdapterCard) -> None:
     text = render_model_card(card)
     assert re.search(r"Exact match \| τ = 1 \| 9\.4 % \[.* to .* %\], 576 images \| 80\.2 %", text)
