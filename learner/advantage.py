@@ -30,6 +30,7 @@ class Rewards:
     span: float  # width of the scorer's declared range
     first_after: int = 1  # how many steps after its own a transition's first image comes; 0 in x0-space
     strides: tuple[int, ...] | None = None  # of a branching group: how many neighbours share x[0] .. x[K]
+    step_weights: tuple[float, ...] | None = None  # [K] factors in to_go's sum; None: 1 throughout
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,11 +76,12 @@ def gae(lam: float) -> Mode:
 
 
 def to_go(gamma: float) -> Mode:
-    """A_k = sum_{j>k} gamma^(j-k-1) r_j over scored steps."""
+    """A_k = sum_{j>k} gamma^(j-k-1) w_j r_j over scored steps, j - k counted in these."""
 
     def term(rewards: Rewards, step: int) -> Term:
         later = later_steps(rewards, step)
-        weights = [gamma**j for j in range(len(later))]
+        factors = rewards.step_weights or (1.0,) * len(rewards.scored)
+        weights = [gamma**j * factors[k] for j, k in enumerate(later)]
         future, reads = _weighted(rewards, later, weights)
         return Term(future, None, reads)
 

@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learner.advantage import Credit, Rewards, Term, advantages, baseline_gain
-from rollout.process import first_image_after, process_of
-from rollout.types import ScoredGroup, StepRewards
+from rollout.process import process_of
+from rollout.types import ScoredGroup
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,48 +41,6 @@ class Pairs:
     def to(self, device: torch.device) -> Pairs:
         """On another device."""
         return Pairs(*(getattr(self, field.name).to(device) for field in fields(self)))
-
-
-def group_advantages(groups: Sequence[ScoredGroup], credit: Credit) -> list[NDArray[np.float64]]:
-    """[G, T] per group: each reward is normalised by itself, then weighted and summed."""
-    names = [reward.name for reward in groups[0].rewards]
-    for group in groups:
-        found = [reward.name for reward in group.rewards]
-        if found != names:
-            raise ValueError(f"groups disagree about their rewards: expected {names} in every group, found {found}")
-    total: list[NDArray[np.float64]] = []
-    for index in range(len(names)):
-        column = [group.rewards[index] for group in groups]
-        batch = [_rewards_of(r, g) for r, g in zip(column, groups, strict=True)]
-        part = [r.weight * table for r, table in zip(column, advantages(batch, credit), strict=True)]
-        total = part if not total else [a + b for a, b in zip(total, part, strict=True)]
-    return total
-
-
-def baseline_gains(groups: Sequence[ScoredGroup], credit: Credit) -> dict[int, float]:
-    """By transition, the gain b_k that all groups together give the first reward's baseline; empty where none is
-    regressed. Each group's own advantage uses the others' alone.
-    """
-    if not credit.regress_baseline:
-        return {}
-    terms: dict[int, list[Term]] = {}
-    for group in groups:
-        rewards = _rewards_of(group.rewards[0], group)
-        for step in rewards.transitions:
-            terms.setdefault(step, []).append(credit.mode(rewards, step))
-    return {step: baseline_gain(found) for step, found in sorted(terms.items())}
-
-
-def _rewards_of(rewards: StepRewards, scored: ScoredGroup) -> Rewards:
-    group = scored.group
-    return Rewards(
-        rewards.values.astype(np.float64),
-        rewards.scored,
-        group.trajectory.transitions,
-        rewards.span,
-        first_image_after(process_of(group.behaviour)),
-        group.strides if group.behaviour.branching else None,
-    )
 
 
 def build_pairs(groups: Sequence[ScoredGroup], tables: Sequence[NDArray[np.float64]]) -> Pairs:

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.batching import Pairs
+from learner.combination import Weighting, passes
 from learner.loss import PairLoss
 from learner.ranks import Ranks
 from rollout.types import ScoredGroup
@@ -18,11 +20,15 @@ from rollout.types import ScoredGroup
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardStatistics:
-    """One reward over the groups of an update; tuples run over the K steps, NaN where a step was not scored."""
+    """One reward's own values over the groups of an update, before any gate or weight; tuples run over the K steps, NaN
+    where a step was not scored.
+    """
 
     mean: tuple[float, ...]
     spread: tuple[float, ...]  # mean over groups of the std within a group
     zero_spread: tuple[float, ...]  # share of groups whose samples all scored the same
+    weight: float  # in this update's sum of advantages
+    passed: tuple[float, ...]  # share of samples that its gate let pass; empty without a gate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,28 +114,59 @@ def _worse(known: float, found: Tensor) -> float:
     return float(np.maximum(known, float(found)))
 
 
-def reward_statistics(groups: Sequence[ScoredGroup]) -> dict[str, RewardStatistics]:
+def reward_statistics(
+    groups: Sequence[ScoredGroup], weightings: Mapping[str, Weighting], update: int
+) -> dict[str, RewardStatistics]:
     """By reward. Groups of one update may differ in K; statistics run over the longest, over those that scored it."""
-    by_name: defaultdict[str, list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
+    tables: defaultdict[str, list[_Table]] = defaultdict(list)
     for group in groups:
         for reward in group.rewards:
-            by_name[reward.name].append((reward.values.astype(np.float64), reward.scored))
-    return {name: _statistics(tables) for name, tables in by_name.items()}
+            gate = weightings[reward.name].gate
+            passed = None if gate is None else passes(group, reward, gate)
+            tables[reward.name].append(_Table(reward.values.astype(np.float64), reward.scored, passed))
+    return {name: _statistics(found, weightings[name].at(update)) for name, found in tables.items()}
 
 
-def _statistics(tables: Sequence[tuple[np.ndarray, np.ndarray]]) -> RewardStatistics:
-    mean, spread, zero = [], [], []
-    for step in range(max(len(scored) for _, scored in tables)):
-        columns = [values[:, step] for values, scored in tables if step < len(scored) and scored[step]]
+@dataclass(frozen=True, slots=True)
+class _Table:
+    values: NDArray[np.float64]  # [G, K]
+    scored: NDArray[np.bool_]  # [K]
+    passed: NDArray[np.bool_] | None  # [G, K]; None: no gate
+
+    def scores(self, step: int) -> bool:
+        return step < len(self.scored) and bool(self.scored[step])
+
+
+def _statistics(tables: Sequence[_Table], weight: float) -> RewardStatistics:
+    mean, spread, zero, passed = [], [], [], []
+    for step in range(max(len(table.scored) for table in tables)):
+        here = [table for table in tables if table.scores(step)]
+        columns = [table.values[:, step] for table in here]
         stds = [float(column.std()) for column in columns]
         mean.append(float(np.concatenate(columns).mean()) if columns else float("nan"))
         spread.append(float(np.mean(stds)) if columns else float("nan"))
         zero.append(float(np.mean([std == 0.0 for std in stds])) if columns else float("nan"))
-    return RewardStatistics(mean=tuple(mean), spread=tuple(spread), zero_spread=tuple(zero))
+        let = [table.passed[:, step] for table in here if table.passed is not None]
+        passed.append(float(np.concatenate(let).mean()) if let else float("nan"))
+    has_gate = any(table.passed is not None for table in tables)
+    return RewardStatistics(
+        mean=tuple(mean),
+        spread=tuple(spread),
+        zero_spread=tuple(zero),
+        weight=weight,
+        passed=tuple(passed) if has_gate else (),
+    )
 
 
 def build_report(
-    groups: Sequence[ScoredGroup], pairs: Pairs, tally: Tally, *, update: int, rate: float, gains: Mapping[int, float]
+    groups: Sequence[ScoredGroup],
+    pairs: Pairs,
+    tally: Tally,
+    *,
+    update: int,
+    rate: float,
+    rewards: Mapping[str, RewardStatistics],
+    gains: Mapping[int, float],
 ) -> UpdateReport:
     """The report of a finished update."""
     total = max(tally.pairs, 1)
@@ -150,7 +187,7 @@ def build_report(
         drift={step: (tally.drift_squares[step] / max(tally.drift_counts[step], 1)) ** 0.5 for step in steps},
         log_ratio_max={step: tally.log_ratio_max[step] for step in steps},
         advantage_std={step: float(pairs.advantage[pairs.step == step].std()) for step in steps},
-        rewards=reward_statistics(groups),
+        rewards=rewards,
         distance=float("nan") if tally.distance is None else tally.distance,
         diversity=_mean_by_place([group.group.diversity for group in groups]),
         temperature=_mean_by_place([group.group.behaviour.temperatures for group in groups]),

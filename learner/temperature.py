@@ -51,11 +51,11 @@ class TemperatureControl:
         """K, one per step."""
         return tuple(float(tau) for tau in np.exp(self._log))
 
-    def follow(self, groups: Sequence[ScoredGroup]) -> None:
-        """Take an update's groups in; steps without a transition that is trained stay where they are."""
+    def follow(self, groups: Sequence[ScoredGroup], weights: Mapping[str, float]) -> None:
+        """Take an update's groups in, with its rewards' weights; steps that are not trained stay where they are."""
         wanted: dict[int, list[float]] = {}
         for group in groups:
-            for step, spread in spread_after(group, self._spec.of).items():
+            for step, spread in spread_after(group, self._spec.of, weights).items():
                 tau = group.group.behaviour.temperatures[step]
                 factor = min(max(self._spec.target / max(spread, 1e-12), 1.0 / STEP_MAX), STEP_MAX)
                 wanted.setdefault(step, []).append(math.log(tau * factor))
@@ -73,11 +73,11 @@ class TemperatureControl:
         self._log = tensors["log_temperatures"].numpy().astype(np.float64)
 
 
-def spread_after(group: ScoredGroup, of: str) -> dict[int, float]:
+def spread_after(group: ScoredGroup, of: str, weights: Mapping[str, float]) -> dict[int, float]:
     """By trained transition, the group's spread at the first known image that the transition's noise can change."""
     rollout = group.group
     first = first_image_after(process_of(rollout.behaviour))
-    spreads = np.array(rollout.diversity, dtype=np.float64) if of == "latent" else _reward_spreads(group)
+    spreads = np.array(rollout.diversity, dtype=np.float64) if of == "latent" else _reward_spreads(group, weights)
     found = {}
     for step in rollout.trajectory.transitions:
         later = spreads[step + first :]
@@ -87,12 +87,15 @@ def spread_after(group: ScoredGroup, of: str) -> dict[int, float]:
     return found
 
 
-def _reward_spreads(group: ScoredGroup) -> np.ndarray:
-    """By image: the rewards' mean standard deviation within the group, in units of their range; NaN where unscored."""
-    shares = np.array([abs(reward.weight) for reward in group.rewards])
-    stds = [
-        np.where(reward.scored, reward.values.astype(np.float64).std(axis=0) / reward.span, np.nan)
-        for reward in group.rewards
-    ]
-    spreads: np.ndarray = np.average(stds, axis=0, weights=shares if shares.sum() > 0.0 else None)
+def _reward_spreads(group: ScoredGroup, weights: Mapping[str, float]) -> np.ndarray:
+    """By image: the mean standard deviation within the group of the rewards that score it, in units of their range, by
+    the size of their weights (equal where all are 0); NaN where none scores it.
+    """
+    sizes = np.array([abs(weights[reward.name]) for reward in group.rewards])
+    scored = np.array([reward.scored for reward in group.rewards])
+    shares = scored * (sizes if sizes.sum() > 0.0 else np.ones_like(sizes))[:, None]
+    stds = np.array([reward.values.astype(np.float64).std(axis=0) / reward.span for reward in group.rewards])
+    total = shares.sum(axis=0)
+    spreads: np.ndarray = np.full(len(total), np.nan)
+    np.divide(np.where(shares > 0.0, shares * stds, 0.0).sum(axis=0), total, out=spreads, where=total > 0.0)
     return spreads

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.advantage import Credit
-from learner.batching import Pairs, baseline_gains, build_pairs, group_advantages
+from learner.batching import Pairs, build_pairs
+from learner.combination import Weighting, baseline_gains, group_advantages
 from learner.ema import Average
 from learner.guard import RatioGuardError, check_drift, check_guidance
 from learner.loss import Objective, PairLoss, behaviour_means, drift, means, pair_loss
 from learner.nft import NegativeAware, forward_pairs, nft_loss
 from learner.optimizer import RateSchedule, build_adamw, load_optimizer_tensors, optimizer_tensors
 from learner.ranks import Alone, Ranks, all_agree
-from learner.report import Tally, UpdateReport, build_report
+from learner.report import Tally, UpdateReport, build_report, reward_statistics
 from learner.temperature import SpreadTarget, TemperatureControl
 from rollout.lora import has_adapter, reference
 from rollout.policy import Conditions, Policy
@@ -38,6 +39,7 @@ class LearnerSpec:
 
     credit: Credit
     objective: Objective
+    weightings: Mapping[str, Weighting]  # of the rewards, by name
     rates: RateSchedule
     optimizer_steps: int = 1  # per update; each takes an equal share of the pairs
     micro_batch: int = 48  # pairs per network call
@@ -95,11 +97,21 @@ class Learner:
                 self._agree_on_drift(tally.drift_max if anchors is None else _drift_by_step(pairs, anchors), tally)
             self._step(rate, tally)
         if self.control is not None:
-            self.control.follow(groups)
+            number = self.updates_done + 1
+            self.control.follow(groups, {name: w.at(number) for name, w in self.spec.weightings.items()})
         self.updates_done += 1
         self.average.follow(self.parameters, self.updates_done)
-        gains = baseline_gains(groups, self.spec.credit)
-        return build_report(groups, pairs, tally.over(self.ranks), update=self.updates_done, rate=rate, gains=gains)
+        rewards = reward_statistics(groups, self.spec.weightings, self.updates_done)
+        gains = baseline_gains(groups, self.spec.credit, self.spec.weightings)
+        return build_report(
+            groups,
+            pairs,
+            tally.over(self.ranks),
+            update=self.updates_done,
+            rate=rate,
+            gains=gains,
+            rewards=rewards,
+        )
 
     def check_group(self, group: ScoredGroup, weights: Mapping[str, Tensor]) -> float:
         """The largest drift of a group drawn with older `weights`, recomputed with them. Raises RatioGuardError."""
@@ -145,7 +157,7 @@ class Learner:
         return next(iter(self.policy.network.parameters())).dtype
 
     def _trained_pairs(self, groups: Sequence[ScoredGroup]) -> Pairs:
-        tables = group_advantages(groups, self.spec.credit)
+        tables = group_advantages(groups, self.spec.credit, self.spec.weightings, self.updates_done + 1)
         if self.spec.nft is None:
             return self._pairs(groups, tables)
         seed = named_seed("forward", self.spec.seed, self.updates_done)

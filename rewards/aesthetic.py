@@ -33,6 +33,7 @@ class Aesthetic:
     name: ClassVar[str] = "aesthetic"
     range: ClassVar[tuple[float, float]] = (1.0, 10.0)
     required_metadata: ClassVar[tuple[str, ...]] = ()
+    compares: ClassVar[bool] = False
 
     @torch.inference_mode()
     def __call__(

@@ -33,7 +33,18 @@ PLUGINS = "tafs.rewards"
 """The group of entry points in which other packages name their rewards. A built-in name cannot be taken."""
 
 # Readers that evaluate: trained on, they could no longer tell learning from cheating.
-HELD_OUT = ("judge",)
+HELD_OUT = ("judge", "judge_exact_match")
+
+
+PANEL_ONLY: Mapping[str, str] = {"judge_exact_match": "rewards.judge:build_judge_match"}
+"""Only for a panel that watches a run, never to train on."""
+
+
+def build_held_out(name: str, options: Mapping[str, Any]) -> Reward:
+    """A reward for a panel: one of PANEL_ONLY, or any that `build` makes, which raises as that does."""
+    if name in PANEL_ONLY:
+        return call_with_options(_builder(name, PANEL_ONLY[name]), options, name)
+    return build(name, options)
 
 
 def build(name: str, options: Mapping[str, Any]) -> Reward:
@@ -51,7 +62,7 @@ def build(name: str, options: Mapping[str, Any]) -> Reward:
             f"use one of {', '.join(REWARDS)} under rewards[i].use in the run file"
         )
     if name in REWARDS:
-        return call_with_options(_builder(name), options, name)
+        return call_with_options(_builder(name, REWARDS[name]), options, name)
     plugins = {entry.name: entry for entry in importlib.metadata.entry_points(group=PLUGINS)}
     if name in plugins:
         return wrap_user_reward(name, _loaded(plugins[name]), options)
@@ -63,8 +74,8 @@ def build(name: str, options: Mapping[str, Any]) -> Reward:
     )
 
 
-def _builder(name: str) -> Callable[..., Reward]:
-    module, _, attribute = REWARDS[name].partition(":")
+def _builder(name: str, path: str) -> Callable[..., Reward]:
+    module, _, attribute = path.partition(":")
     try:
         builder: Callable[..., Reward] = vars(importlib.import_module(module))[attribute]
     except ModuleNotFoundError as error:

@@ -35,6 +35,7 @@ class Hps:
     name: ClassVar[str] = "hps"
     range: ClassVar[tuple[float, float]] = (0.15, 0.35)
     required_metadata: ClassVar[tuple[str, ...]] = ()
+    compares: ClassVar[bool] = False
 
     def __call__(
         self, images: NDArray[np.uint8], prompts: Sequence[str], metadata: Sequence[Mapping[str, Any]]

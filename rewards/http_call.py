@@ -118,6 +118,10 @@ class HttpCaller:
         self._counts.add(answered=1)
         return answer
 
+    def close(self) -> None:
+        """Close the connections; nothing can be asked any more."""
+        self.client.close()
+
     def statistics(self) -> CallStatistics:
         """The figures of this moment."""
         counts = self._counts

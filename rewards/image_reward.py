@@ -83,6 +83,7 @@ class ImageReward:
     name: ClassVar[str] = "image_reward"
     range: ClassVar[tuple[float, float]] = (-2.0, 2.0)
     required_metadata: ClassVar[tuple[str, ...]] = ()
+    compares: ClassVar[bool] = False
 
     @torch.inference_mode()
     def __call__(

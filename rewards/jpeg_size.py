@@ -30,6 +30,7 @@ class JpegSize:
 
     name: ClassVar[str] = "jpeg_size"
     required_metadata: ClassVar[tuple[str, ...]] = ()
+    compares: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Raise ValueError for a direction that does not exist."""

@@ -31,6 +31,7 @@ class Nsfw:
     name: ClassVar[str] = "nsfw"
     range: ClassVar[tuple[float, float]] = (-1.0, 0.0)
     required_metadata: ClassVar[tuple[str, ...]] = ()
+    compares: ClassVar[bool] = False
 
     def __call__(
         self, images: NDArray[np.uint8], prompts: Sequence[str], metadata: Sequence[Mapping[str, Any]]

@@ -31,6 +31,7 @@ class PickScore:
     name: ClassVar[str] = "pick_score"
     range: ClassVar[tuple[float, float]] = (15.0, 25.0)
     required_metadata: ClassVar[tuple[str, ...]] = ()
+    compares: ClassVar[bool] = False
 
     def __call__(
         self, images: NDArray[np.uint8], prompts: Sequence[str], metadata: Sequence[Mapping[str, Any]]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import numpy as np
@@ -35,6 +35,8 @@ class RemoteReward:
     image_format: Format
     call: HttpCaller
 
+    compares: ClassVar[bool] = False  # the protocol knows no groups
+
     def __call__(
         self, images: NDArray[np.uint8], prompts: Sequence[str], metadata: Sequence[Mapping[str, Any]]
     ) -> NDArray[np.float32]:
@@ -53,7 +55,7 @@ class RemoteReward:
 
     def close(self) -> None:
         """Close the connection; nothing can be scored any more."""
-        self.call.client.close()
+        self.call.close()
 
     def _ask(self, question: Question) -> NDArray[np.float32]:
         request = Request(

@@ -31,7 +31,8 @@ class MissingModelError(RewardError):
 class Reward(Protocol):
     """Scores images: higher is better.
 
-    Equal images, prompts and metadata get equal scores, whatever was scored before and in whatever batch.
+    Equal images, prompts and metadata get equal scores, whatever was scored before and, unless it `compares`, in
+    whatever batch.
     """
 
     @property
@@ -48,6 +49,12 @@ class Reward(Protocol):
     @property
     def required_metadata(self) -> tuple[str, ...]:
         """The metadata keys every prompt must have, so that a prompt file can be checked before a start."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether a score depends on the other images of the call, as a win rate does. Such a reward is always asked
+        about all images of one group and about no others.
+        """
 
     def __call__(
         self,

@@ -6,7 +6,8 @@
         return images.mean(axis=(1, 2, 3)) / 255    # n numbers, higher is better
 
 or a class that is instantiated with the run file's options and whose objects are called like that function.
-Either may carry the attributes `range`, by default (0.0, 1.0), and `required_metadata`, by default ().
+Either may carry the attributes `range`, by default (0.0, 1.0), `required_metadata`, by default (), and `compares`, by
+default False.
 """
 
 import importlib
@@ -34,6 +35,7 @@ class UserReward:
     name: str
     range: tuple[float, float]
     required_metadata: tuple[str, ...]
+    compares: bool
     score: Callable[..., Any]
 
     def __call__(
@@ -84,6 +86,7 @@ def wrap_user_reward(use: str, found: object, options: Mapping[str, Any]) -> Use
         name=use,
         range=_range(use, getattr(score, "range", DEFAULT_RANGE)),
         required_metadata=_metadata_keys(use, getattr(score, "required_metadata", ())),
+        compares=_flag(use, getattr(score, "compares", False)),
         score=_function_of_three(use, score),
     )
 
@@ -134,3 +137,12 @@ def _metadata_keys(use: str, found: object) -> tuple[str, ...]:
             "change it beside the reward's code"
         )
     return tuple(found)
+
+
+def _flag(use: str, found: object) -> bool:
+    if not isinstance(found, bool):
+        raise ValueError(
+            f"reward {use!r}: expected its `compares` to be true or false; found {found!r}; "
+            "change it beside the reward's code"
+        )
+    return found

@@ -112,10 +112,14 @@ class StepRewards:
     """One reward's values for a group. An unscored step is masked, never zero."""
 
     name: str
-    weight: float  # the reward's share in the sum of normalised advantages
-    span: float  # width of the scorer's declared range; the advantage's floor is 0.01 of it
-    values: NDArray[np.float32]  # [G, K]; meaningless where not scored
+    range: tuple[float, float]  # the scorer's declared one, lowest first
+    values: NDArray[np.float32]  # [G, K] as they were scored; meaningless where not scored
     scored: NDArray[np.bool_]  # [K]
+
+    @property
+    def span(self) -> float:
+        """Width of the declared range; the advantage's floor is 0.01 of it."""
+        return self.range[1] - self.range[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

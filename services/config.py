@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
@@ -17,20 +17,11 @@ from rollout.kernel import trained_transitions
 from rollout.process import first_image_after, num_images, process_of
 from rollout.types import Behaviour
 from services.block import Block, Positive, Rate
+from services.judge_config import JudgeConfig, check_judges
 from services.learning_config import LearningConfig
 from services.model_config import ModelConfig
+from services.reward_config import RewardConfig, check_rewards, steps_of
 from services.sampling_config import SamplingConfig
-
-
-class RewardConfig(Block):
-    """One reward."""
-
-    use: str
-    """A built-in reward's name, or `package.module:function` of your own."""
-    weight: float = 1.0
-    """Share in the sum of advantages, after each reward was normalised by itself; negative = a penalty."""
-    options: dict[str, Any] = Field(default_factory=dict)
-    """Passed to the reward when it is built."""
 
 
 class RoleConfig(Block):
@@ -56,6 +47,14 @@ class RoleConfig(Block):
         return self
 
 
+class RewardRoleConfig(RoleConfig):
+    """The reward workers."""
+
+    groups_at_once: Positive = 2
+    """Groups that one worker has in hand, so that a slow reward of one does not keep the fast ones from the next. More
+    of them fill larger calls, to a judge on another machine say, and keep more images in memory."""
+
+
 class FleetConfig(Block):
     """Where and how the run is executed."""
 
@@ -63,7 +62,7 @@ class FleetConfig(Block):
     """How many updates a group's weights may lie behind; 0 = synchronous, and then deterministic."""
     rollout: RoleConfig = RoleConfig()
     """Workers that draw groups."""
-    reward: RoleConfig = RoleConfig()
+    reward: RewardRoleConfig = RewardRoleConfig()
     """Workers that score them."""
     learner: RoleConfig = RoleConfig()
     """Ranks that train; `workers` is their number."""
@@ -73,6 +72,8 @@ class FleetConfig(Block):
     room_timeout_s: Annotated[float, Field(ge=0.0)] = 0.0
     """How long to wait for a cluster that is still growing (an autoscaler's) to have room for all workers, before the
     run ends with exit code 75; 0 = what is there now must do, else exit code 64."""
+    judges: tuple[JudgeConfig, ...] = ()
+    """Model servers for VLM judges that the run starts and stops; those that run elsewhere are named by their URL."""
     merge_adapter: bool = True
     """Rollouts fold the adapter into the weights: faster, float32 only; the ratio guard watches the rounding."""
     redis: str | None = None
@@ -114,6 +115,38 @@ class FleetConfig(Block):
         return self
 
 
+class WatchConfig(Block):
+    """A held-out panel that looks at the run while it trains: is the reward pleased, or are the images better?"""
+
+    every: Positive = 10
+    """Updates between looks; the first look is before training."""
+    images: Positive = 128
+    """Per look, 4 for each of as many of the evaluation's prompts."""
+    panel: Annotated[tuple[RewardConfig, ...], Field(min_length=1)] = (RewardConfig(use="judge_exact_match"),)
+    """Rewards that nothing is trained on; the default is the held-out reader's. Only `use`, `name` and `options` count.
+    They and the trained rewards are built in the learner, too."""
+    fall: Rate = 0.1
+    """A panel score so far below its best look, in widths of its range, is divergence, if the paired difference is
+    more than two standard errors and a trained reward rose meanwhile."""
+    looks: Positive = 2
+    """In so many looks in a row, for an alarm."""
+    stop: bool = False
+    """End the run at an alarm; what it leaves behind are the weights of the panel's best look."""
+
+    @model_validator(mode="after")
+    def _panel_is_held_out(self) -> Self:
+        titles = [reward.title for reward in self.panel]
+        if len(set(titles)) != len(titles):
+            raise ValueError(f"panel: expected each reward once, found {titles}; give each its own name")
+        for reward in self.panel:
+            set_here = reward.model_fields_set - {"use", "name", "options"}
+            if set_here:
+                raise ValueError(
+                    f"panel: {', '.join(sorted(set_here))} has no effect on {reward.title}, which is not trained"
+                )
+        return self
+
+
 class EvaluationConfig(Block):
     """What is measured before and after, on prompts that are not trained on, with the same seeds."""
 
@@ -125,6 +158,8 @@ class EvaluationConfig(Block):
     """Prompts shown in image strips."""
     strips_every: Positive = 25
     """Updates between image strips; the first and the last always have one."""
+    watch: WatchConfig | None = None
+    """A held-out panel during training; null = none."""
 
 
 class RunConfig(Block):
@@ -146,6 +181,13 @@ class RunConfig(Block):
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
+        watch = None if self.evaluation is None else self.evaluation.watch
+        for held_out in () if watch is None else watch.panel:
+            if any((held_out.use, held_out.options) == (entry.use, entry.options) for entry in self.rewards):
+                raise ValueError(
+                    f"evaluation.watch.panel: expected rewards that are not trained, found {held_out.title}"
+                )
+        check_judges(self.fleet.judges, (*self.rewards, *(() if watch is None else watch.panel)))
         if self.learning.kl_weight > 0.0 and self.model.lora is None:
             raise ValueError("learning.kl_weight > 0 needs model.lora: without an adapter there is no reference")
         if self.fleet.merge_adapter and (self.model.lora is None or self.model.dtype != "float32"):
@@ -160,11 +202,11 @@ class RunConfig(Block):
                 "learning.nft learns from stored final images: expected sampling.last_step floor or x0 and no "
                 f"sampling.branching, found {self.sampling.last_step} and {list(self.sampling.branching)}"
             )
-        names = [reward.use for reward in self.rewards]
-        if len(set(names)) != len(names):
-            raise ValueError(f"rewards: expected each reward once, found {names}")
         if self.sampling.last_step == "x0" and self.learning.advantage.mode == "same_step":
             raise ValueError("learning.advantage.mode same_step is no control with sampling.last_step x0; remove one")
+        for behaviour in self.sampling.behaviours():
+            images = num_images(process_of(behaviour))
+            check_rewards(self.rewards, self.learning.advantage.mode, self._steps_read(behaviour), images)
         return self
 
     @property
@@ -172,8 +214,16 @@ class RunConfig(Block):
         """The run folder."""
         return self.runs / self.name
 
+    def reward_steps(self, reward: RewardConfig, behaviour: Behaviour) -> tuple[int, ...]:
+        """The steps of a group whose images a reward scores."""
+        return steps_of(reward, self._steps_read(behaviour), num_images(process_of(behaviour)))
+
     def steps_scored(self, behaviour: Behaviour) -> tuple[int, ...]:
-        """The steps of a group whose images the advantage reads; the others are neither decoded nor scored."""
+        """The steps of a group whose images some reward scores; the others are not even decoded."""
+        return tuple(sorted({step for reward in self.rewards for step in self.reward_steps(reward, behaviour)}))
+
+    def _steps_read(self, behaviour: Behaviour) -> tuple[int, ...]:
+        """The steps of a group whose rewards the advantage reads."""
         process = process_of(behaviour)
         credit = self.learning.advantage.credit()
         return steps_read(credit, num_images(process), trained_transitions(process), first_image_after(process))

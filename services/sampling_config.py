@@ -87,6 +87,10 @@ class SamplingConfig(Block):
         """That of the first groups on `sigmas`."""
         return self._rollout(self.sigmas, self.temperature.values(self.sigmas))
 
+    def behaviours(self) -> tuple[Behaviour, ...]:
+        """Those of the first groups on each grid."""
+        return tuple(self._rollout(sigmas, self.temperature.values(sigmas)) for sigmas in self.grids)
+
     def behaviour_of(self, ordinal: int, weights: WeightsVersion, seed: int) -> Behaviour:
         """That of a group: its grid follows from its ordinal, its temperatures from the weights that draw it."""
         sigmas = self.grids[named_seed("grid", seed, ordinal) % len(self.grids)]

@@ -57,7 +57,7 @@ def draw_chain(behaviour, num_samples, seed=0):
     conditions = policy.encode([""]).take([0] * num_samples)
     drawn = sample(policy, conditions, process, gaussian(num_samples, seed), behaviour.branching)
     values = drawn.clean.flatten(1).numpy()
-    reward = StepRewards(name="image", weight=1.0, span=1.0, values=values, scored=np.ones(values.shape[1], dtype=bool))
+    reward = StepRewards(name="image", range=(0.0, 1.0), values=values, scored=np.ones(values.shape[1], dtype=bool))
     group = RolloutGroup(
         ordinal=seed,
         attempt=0,

@@ -25,6 +25,8 @@ INNER = (
     "temperature_config",
     "learning_config",
     "model_config",
+    "judge_config",
+    "reward_config",
     "block",
     "errors",
 )

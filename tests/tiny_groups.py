@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from learner.advantage import build_credit
+from learner.combination import Weighting
 from learner.loss import Objective
 from learner.optimizer import RateSchedule
 from learner.update import LearnerSpec
@@ -51,10 +52,10 @@ def draw_group(policy, ordinal, num_samples=4, how=None, reward=None, text=None)
     return ScoredGroup(group=group, rewards=(rewards_of(values),))
 
 
-def rewards_of(values, name="brightness", weight=1.0, span=1.0, scored=None):
+def rewards_of(values, name="brightness", span=1.0, scored=None):
     values = np.asarray(values, dtype=np.float32)
     every = np.ones(values.shape[1], dtype=bool)
-    return StepRewards(name=name, weight=weight, span=span, values=values, scored=every if scored is None else scored)
+    return StepRewards(name=name, range=(0.0, span), values=values, scored=every if scored is None else scored)
 
 
 def with_values(group, values, **options):
@@ -79,6 +80,7 @@ def spec(mode="terminal", rate=1e-2, objective=None, **options):
     return LearnerSpec(
         credit=credit,
         objective=objective or Objective(),
+        weightings=options.pop("weightings", None) or {"brightness": Weighting()},
         rates=RateSchedule(rate=rate, warmup_updates=0),
         **options,
     )

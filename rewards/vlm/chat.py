@@ -20,10 +20,13 @@ from rewards.http_call import CallStatistics, HttpCaller, Request
 from rewards.remote import read_token
 from rewards.reward import RewardError
 from rewards.vlm.answers import Answers, digest
+from rewards.vlm.engine import EngineCaller, VllmEngine
 from rewards.vlm.pictures import PictureLimits
 
 T = TypeVar("T")
 
+IN_PROCESS = "in-process"
+"""A judge's `url` of this is vLLM in the process that asks."""
 TOP_LOGPROBS = 20
 """The most that OpenAI's protocol and vLLM give."""
 MAX_JSON_TOKENS = 256
@@ -48,7 +51,7 @@ class Question:
 class Judge:
     """A model behind a server."""
 
-    call: HttpCaller
+    call: HttpCaller | EngineCaller
     model: str
     pictures: PictureLimits
     concurrency: int  # questions that are asked at the same time
@@ -69,7 +72,7 @@ class Judge:
 
     def close(self) -> None:
         """Close the connections; nothing can be asked any more."""
-        self.call.client.close()
+        self.call.close()
 
     def _ask(self, question: Question, read: Callable[[bytes], T]) -> T:
         content = json.dumps(_payload(self.model, question)).encode()
@@ -93,6 +96,7 @@ def build_judge(
     *,
     url: str,
     model: str,
+    engine: Mapping[str, Any] | None = None,
     token_file: str | None = None,
     timeout_s: float = 60.0,
     attempts: int = 5,
@@ -103,16 +107,24 @@ def build_judge(
     max_picture_bytes: int = 8 * 2**20,
     kept_answers: int = 100_000,
 ) -> Judge:
-    """The judge at `url`, such as http://host:8000/v1; nothing is asked yet.
+    """The judge at `url`, such as http://host:8000/v1, or IN_PROCESS; nothing is asked yet.
 
-    model: the server's name for it. token_file: a file with the API key, None if it asks for none. timeout_s: seconds
-    for one try. attempts: tries of one question. breaker_failures: after so many failed questions in a row nothing is
-    asked for breaker_pause_s seconds. concurrency: questions asked at the same time. max_side: pixels; larger pictures
-    are shrunk. max_picture_bytes: of one picture as PNG. kept_answers: 0 = every question is asked. Raises ValueError
-    for an option that cannot be.
+    model: the server's name for it. engine: options of vllm.LLM for a judge in this process, which the options about
+    calls do not concern; None elsewhere. token_file: a file with the API key, None if it asks for none. timeout_s:
+    seconds for one try. attempts: tries of one question. breaker_failures: after so many failed questions in a row
+    nothing is asked for breaker_pause_s seconds. concurrency: questions asked at the same time. max_side: pixels;
+    larger pictures are shrunk. max_picture_bytes: of one picture as PNG. kept_answers: 0 = every question is asked.
+    Raises ValueError for an option that cannot be.
     """
     if min(timeout_s, attempts, breaker_failures, concurrency, max_side) <= 0:
         raise ValueError("judge: expected timeout_s, attempts, breaker_failures, concurrency and max_side above 0")
+    if (url == IN_PROCESS) != (engine is not None):
+        raise ValueError(f"judge: expected `engine` with url {IN_PROCESS!r}, and only with it; found url {url!r}")
+    limits = PictureLimits(max_side=max_side, max_bytes=max_picture_bytes)
+    if engine is not None:
+        options = {"model": model, **engine}
+        asked = EngineCaller(f"{IN_PROCESS} {model}", lambda: VllmEngine(options))
+        return Judge(call=asked, model=model, pictures=limits, concurrency=concurrency, answers=Answers(kept_answers))
     headers = {} if token_file is None else {"Authorization": f"Bearer {read_token(Path(token_file))}"}
     pool = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
     call = HttpCaller(
@@ -122,7 +134,6 @@ def build_judge(
         attempts=attempts,
         breaker=Breaker(failures=breaker_failures, pause_s=breaker_pause_s, clock=time.monotonic),
     )
-    limits = PictureLimits(max_side=max_side, max_bytes=max_picture_bytes)
     return Judge(call=call, model=model, pictures=limits, concurrency=concurrency, answers=Answers(kept_answers))
 
 

@@ -40,6 +40,7 @@ class Counting:
     name: ClassVar[str] = "vlm_counting"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     required_metadata: ClassVar[tuple[str, ...]] = ("counts",)
+    compares: ClassVar[bool] = False
 
     def __call__(
         self, images: NDArray[np.uint8], prompts: Sequence[str], metadata: Sequence[Mapping[str, Any]]

@@ -4,9 +4,12 @@
     two pictures, one token     P(A) is the first one's share of both brightnesses
     JSON                        every whole number is where the brightness is between its minimum and maximum, rounded
 
-For tests and for trying a configuration out; it listens on this machine only.
+For tests and for trying a configuration out, in a thread or as a program; it listens on this machine only:
+
+    python -m rewards.vlm.fake_server --port 8000
 """
 
+import argparse
 import base64
 import io
 import json
@@ -92,6 +95,11 @@ def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/health" else 404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
         def do_POST(self) -> None:
             content = self.rfile.read(int(self.headers["Content-Length"]))
             known = self.path == "/v1/chat/completions"
@@ -106,3 +114,17 @@ def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
             """Say nothing on the terminal."""
 
     return Handler
+
+
+def main() -> None:
+    """Answer until the process is ended."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host", choices=("127.0.0.1",), default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    server = FakeServer(parser.parse_args().port)
+    print(server.url, flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

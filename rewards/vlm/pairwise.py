@@ -5,8 +5,8 @@ instead of marks, whose small differences a group's normalisation blows up. Each
 judges prefer a side; a win counts by its probability, P(A) / (P(A) + P(B)). Higher is better.
 Cost: two questions per pair: n (n - 1) for n pictures, or n m with m opponents each.
 
-A score depends on what else is in the call: it compares all pictures of the same prompt, over all steps that are
-scored. This is the one reward for which batches are not interchangeable; do not serve it behind `tafs serve-reward`.
+It `compares`: it takes all pictures of the same prompt together, over all steps that are scored. `tafs serve-reward`
+refuses it, for the protocol knows no groups.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,6 +37,7 @@ class Pairwise:
     name: ClassVar[str] = "vlm_pairwise"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     required_metadata: ClassVar[tuple[str, ...]] = ()
+    compares: ClassVar[bool] = True
 
     def __call__(
         self, images: NDArray[np.uint8], prompts: Sequence[str], metadata: Sequence[Mapping[str, Any]]

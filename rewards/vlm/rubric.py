@@ -33,6 +33,7 @@ class Rubric:
     name: ClassVar[str] = "vlm_rubric"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     required_metadata: ClassVar[tuple[str, ...]] = ()
+    compares: ClassVar[bool] = False
 
     def __call__(
         self, images: NDArray[np.uint8], prompts: Sequence[str], metadata: Sequence[Mapping[str, Any]]

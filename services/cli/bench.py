@@ -94,7 +94,7 @@ class Bench:
 
     def _scoring(self, policy: Policy, drawn: Drawn) -> Phase:
         blobs, prompt = self._decode(policy, drawn), self._prompt(0)
-        rewards = [weighted.reward for weighted in build_rewards(self._config)]
+        rewards = [entry.reward for entry in build_rewards(self._config)]
         pixels = policy.decode(self._flat(drawn)).numpy()
         texts, metadata = [prompt.text] * len(pixels), [prompt.metadata] * len(pixels)
 
@@ -109,8 +109,13 @@ class Bench:
         """A group with random rewards: what an update costs does not depend on what they are."""
         drawn, _ = self._draw(policy, ordinal)
         shape = (len(drawn.clean), num_images(self._process))
-        values = np.random.default_rng(ordinal).random(shape, dtype=np.float32)
-        reward = StepRewards(name="random", weight=1.0, span=1.0, values=values, scored=np.ones(shape[1], dtype=bool))
+        numbers, scored = np.random.default_rng(ordinal), np.ones(shape[1], dtype=bool)
+        rewards = tuple(
+            StepRewards(
+                name=reward.title, range=(0.0, 1.0), values=numbers.random(shape, dtype=np.float32), scored=scored
+            )
+            for reward in self._config.rewards
+        )
         group = RolloutGroup(
             ordinal=ordinal,
             attempt=0,
@@ -119,7 +124,7 @@ class Bench:
             weights=NO_VERSION,
             trajectory=drawn.trajectory,
         )
-        return ScoredGroup(group=group, rewards=(reward,))
+        return ScoredGroup(group=group, rewards=rewards)
 
 
 def _pure(learner: Learner, groups: Sequence[ScoredGroup]) -> None:

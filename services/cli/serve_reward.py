@@ -23,5 +23,10 @@ def serve(config: ServingConfig) -> None:
         raise ConfigError(str(error)) from error
     except RewardError as error:
         raise RewardFailed(str(error)) from error
+    if reward.compares:
+        raise ConfigError(
+            f"use: expected a reward whose scores do not depend on each other, for a request is no group; "
+            f"found {config.use!r}"
+        )
     server = RewardServer(reward, config, token)
     uvicorn.run(server.app, host=config.host, port=config.port, access_log=False, log_level="info")

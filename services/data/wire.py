@@ -18,7 +18,7 @@ import numpy as np
 from rollout.types import Behaviour, Prompt, StepRewards, WeightsVersion
 from services.errors import QueueError
 
-SCHEMA = 2  # rises with every change of a struct below
+SCHEMA = 3  # rises with every change of a struct below
 TICKET_SCHEMA = f"ticket/{SCHEMA}"
 
 
@@ -126,8 +126,7 @@ class RewardColumn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A rollout.types.StepRewards: one reward's values for a group."""
 
     name: str
-    weight: float
-    span: float
+    range: tuple[float, float]  # the scorer's declared one, lowest first
     values: list[list[float]]  # [G][K], exact float32; meaningless where not scored
     scored: list[bool]  # [K]
 
@@ -136,8 +135,7 @@ class RewardColumn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         """The rewards for the wire. QueueError for a scored value that is not finite, or shapes that do not fit."""
         column = cls(
             name=rewards.name,
-            weight=rewards.weight,
-            span=rewards.span,
+            range=rewards.range,
             values=rewards.values.tolist(),
             scored=rewards.scored.tolist(),
         )
@@ -149,8 +147,7 @@ class RewardColumn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         self.check()
         return StepRewards(
             name=self.name,
-            weight=self.weight,
-            span=self.span,
+            range=self.range,
             values=np.asarray(self.values, np.float32).reshape(len(self.values), len(self.scored)),
             scored=np.asarray(self.scored, np.bool_),
         )

@@ -25,6 +25,7 @@ WORKERS = {
     "rollout": "services.fleet.rollout_worker:RolloutWorker",
     "reward": "services.fleet.reward_worker:RewardWorker",
     "learner": "services.fleet.learner_worker:LearnerWorker",
+    "judge": "services.fleet.judge_worker:JudgeWorker",
 }
 """Imported inside the actor, so that the driver needs no torch."""
 
@@ -84,6 +85,13 @@ def ray_session() -> Iterator[None]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def node_address() -> str:
+    """Where this node's servers can be reached: from this machine only where the cluster is a private one."""
+    import ray
+
+    return str(ray.util.get_node_ip_address()) if os.environ.get("RAY_ADDRESS") else "127.0.0.1"
 
 
 def cluster_resources() -> dict[str, float]:
@@ -146,7 +154,8 @@ class Reservation:
 class Worker:
     """The driver's handle of one actor."""
 
-    def __init__(self, slot: str, needs: Needs, reservation: Reservation) -> None:
+    def __init__(self, slot: str, needs: Needs, reservation: Reservation | None) -> None:
+        """A reservation of None: wherever there is room."""
         import ray
 
         self.slot = slot
@@ -156,7 +165,7 @@ class Worker:
             num_gpus=needs.gpus,
             memory=round(needs.memory_gib * GIB),
             resources=dict(needs.resources),
-            scheduling_strategy=reservation.strategy(slot),
+            scheduling_strategy="DEFAULT" if reservation is None else reservation.strategy(slot),
             max_restarts=0,
             max_concurrency=1,
         )

@@ -21,14 +21,14 @@ from rollout.sampler import diversity
 from rollout.trained import digest_tensors, load_tensors
 from rollout.types import Behaviour, Prompt, RolloutGroup, ScoredGroup, StepImages, WeightsVersion
 from services.config import RunConfig
-from services.fleet.build import WeightedReward, build_learner, build_policy
+from services.fleet.build import PlacedReward, build_learner, build_policy
 from services.fleet.groups import decode_images_of, draw_group, score_images
 
 
 class LoneRun:
     """A run whose rollouts, rewards and updates take turns."""
 
-    def __init__(self, config: RunConfig, rewards: tuple[WeightedReward, ...], *, staleness: int = 0) -> None:
+    def __init__(self, config: RunConfig, rewards: tuple[PlacedReward, ...], *, staleness: int = 0) -> None:
         """staleness: how many updates old the weights are that every group is drawn with, once there are so many."""
         self._config = config
         self._rewards = rewards
@@ -78,7 +78,7 @@ class LoneRun:
             trajectory=drawn.trajectory,
             diversity=diversity(drawn.clean),
         )
-        rewards = tuple(score_images(weighted, images, prompt, behaviour) for weighted in self._rewards)
+        rewards = tuple(score_images(placed, images, prompt, behaviour) for placed in self._rewards)
         return ScoredGroup(group=group, rewards=rewards), images
 
     def _scored(self, ordinal: int, version: WeightsVersion) -> ScoredGroup:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from learner.combination import Gate, Weighting
 from learner.loss import Objective
 from learner.nft import NegativeAware
 from learner.optimizer import RateSchedule
@@ -25,18 +27,22 @@ from rollout.prompt_cache import MEMORY_LIMIT, OnceEncodingPolicy, PromptCache, 
 from rollout.prompts import load_prompts
 from rollout.seeding import named_seed
 from rollout.trained import train_everything
+from rollout.types import Behaviour
 from services.config import RunConfig
 from services.fleet.model_folder import model_folder
 from services.model_config import ModelConfig
+from services.reward_config import RewardConfig
 from services.sampling_config import SamplingConfig
 
 
 @dataclass(frozen=True, slots=True)
-class WeightedReward:
-    """A reward with its share in the sum of advantages."""
+class PlacedReward:
+    """A reward with its name in the run and the steps whose images it scores."""
 
+    name: str
     reward: Reward
-    weight: float
+    steps: Callable[[Behaviour], tuple[int, ...]]  # of a group that was drawn so
+    batch_images: int  # in one call, at most
 
 
 def use_threads(cpus: float) -> None:
@@ -127,6 +133,7 @@ def learner_spec(config: RunConfig) -> LearnerSpec:
         ),
         nft=None if learning.nft is None else NegativeAware(**learning.nft.model_dump()),
         spread=_spread_target(config.sampling),
+        weightings={reward.title: weighting(reward) for reward in config.rewards},
         rates=RateSchedule(
             rate=learning.rate,
             warmup_updates=learning.warmup_updates,
@@ -150,6 +157,20 @@ def _spread_target(sampling: SamplingConfig) -> SpreadTarget | None:
     return SpreadTarget(start=sampling.behaviour().temperatures, **adaptive.model_dump())
 
 
-def build_rewards(config: RunConfig) -> tuple[WeightedReward, ...]:
+def build_rewards(config: RunConfig) -> tuple[PlacedReward, ...]:
     """The run's rewards, in the run file's order."""
-    return tuple(WeightedReward(build_reward(r.use, r.options), r.weight) for r in config.rewards)
+    return tuple(
+        PlacedReward(
+            name=entry.title,
+            reward=build_reward(entry.use, entry.options),
+            steps=partial(config.reward_steps, entry),
+            batch_images=entry.batch_images,
+        )
+        for entry in config.rewards
+    )
+
+
+def weighting(reward: RewardConfig) -> Weighting:
+    """How a reward of the run file counts."""
+    gate = None if reward.gate is None else Gate(reward=reward.gate.reward, at_least=reward.gate.at_least)
+    return Weighting(weights=reward.weights, step_weights=reward.step_weights, gate=gate)

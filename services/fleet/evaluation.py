@@ -50,7 +50,7 @@ def draw(
 
 def draw_strips(policy: Policy, config: RunConfig) -> tuple[Strip, ...]:
     """The same prompts and seeds every time, at the serving temperature, all steps."""
-    evaluation = _evaluation(config)
+    evaluation = evaluation_of(config)
     reader = build_tiny_recogniser()
     prompts = load_prompts(evaluation.prompts)
     chosen = np.linspace(0, len(prompts) - 1, min(evaluation.strip_prompts, len(prompts))).astype(int)
@@ -62,12 +62,13 @@ def draw_strips(policy: Policy, config: RunConfig) -> tuple[Strip, ...]:
 
 
 def _plan(config: RunConfig) -> tuple[tuple[Prompt, ...], int]:
-    evaluation = _evaluation(config)
+    evaluation = evaluation_of(config)
     prompts = load_prompts(evaluation.prompts)
     return prompts, -(-evaluation.images // len(prompts))
 
 
-def _evaluation(config: RunConfig) -> EvaluationConfig:
+def evaluation_of(config: RunConfig) -> EvaluationConfig:
+    """The run's `evaluation` block. ValueError where there is none."""
     if config.evaluation is None:
         raise ValueError("expected an `evaluation` block in the run file, found none")
     return config.evaluation

@@ -13,6 +13,8 @@ from services.fleet.messages import (
     EvaluationPart,
     EvaluationTask,
     Link,
+    LookPart,
+    LookTask,
     Progress,
     RankPlace,
     Restored,
@@ -111,6 +113,14 @@ class Fleet:
         """The image strips of the averaged weights."""
         strips: tuple[Strip, ...] = self._ask([self._learners[0].call("strips")], "image strips")[0]
         return strips
+
+    def look(self) -> list[LookPart]:
+        """A look of the held-out panel at the averaged weights, by all learner ranks together."""
+        shares = len(self._learners)
+        tasks = [LookTask(share=share, shares=shares) for share in range(shares)]
+        calls = [worker.call("look", task) for worker, task in zip(self._learners, tasks, strict=True)]
+        parts: list[LookPart] = self._ask(calls, "a look of the held-out panel")
+        return parts
 
     def evaluate(self, version: WeightsVersion | None, temperatures: tuple[float, ...]) -> EvaluationPart:
         """Evaluate on learners and rollout workers together: the averaged weights, published as `version`, or with

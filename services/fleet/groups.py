@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rewards.remote_wire import Question
 from rewards.reward import checked
 from rollout.branching import strides
 from rollout.decoding import decode_steps
@@ -14,7 +15,7 @@ from rollout.policy import Policy
 from rollout.process import image_strides, num_images, process_of
 from rollout.sampler import Drawn, named_noise, sample
 from rollout.types import Behaviour, Prompt, StepImages, StepRewards
-from services.fleet.build import WeightedReward
+from services.fleet.build import PlacedReward
 
 
 def draw_group(
@@ -33,23 +34,33 @@ def decode_images_of(
     return decode_steps(policy, drawn.clean, steps, batch, _shared(behaviour, len(drawn.clean)))
 
 
-def score_images(weighted: WeightedReward, images: StepImages, prompt: Prompt, behaviour: Behaviour) -> StepRewards:
-    """One reward on all decoded steps of a group; an image that samples share is scored once. Raises
-    rewards.reward.RewardError.
-    """
-    samples = len(images.pixels)
-    shared = _shared(behaviour, samples)
-    flat = np.concatenate([images.pixels[:: shared[step], column] for column, step in enumerate(images.steps)])
-    scores = checked(weighted.reward, flat, [prompt.text] * len(flat), [prompt.metadata] * len(flat))
+def question_of(placed: PlacedReward, images: StepImages, prompt: Prompt, behaviour: Behaviour) -> Question:
+    """What a reward is asked about a group: its steps, one after another; an image that samples share stands once."""
+    shared = _shared(behaviour, len(images.pixels))
+    flat = np.concatenate(
+        [images.pixels[:: shared[step], images.steps.index(step)] for step in placed.steps(behaviour)]
+    )
+    return Question(images=flat, prompts=[prompt.text] * len(flat), metadata=[prompt.metadata] * len(flat))
+
+
+def step_rewards(placed: PlacedReward, scores: NDArray[np.float32], samples: int, behaviour: Behaviour) -> StepRewards:
+    """The reward's values of a group, from the scores that answer its question."""
+    steps, shared = placed.steps(behaviour), _shared(behaviour, samples)
     columns = num_images(process_of(behaviour))
     values: NDArray[np.float32] = np.zeros((samples, columns), dtype=np.float32)
     scored = np.zeros(columns, dtype=np.bool_)
-    ends = np.cumsum([samples // shared[step] for step in images.steps])
-    for step, part in zip(images.steps, np.split(scores, ends[:-1]), strict=True):
+    ends = np.cumsum([samples // shared[step] for step in steps])
+    for step, part in zip(steps, np.split(scores, ends[:-1]), strict=True):
         values[:, step] = np.repeat(part, shared[step])
         scored[step] = True
-    low, high = weighted.reward.range
-    return StepRewards(name=weighted.reward.name, weight=weighted.weight, span=high - low, values=values, scored=scored)
+    return StepRewards(name=placed.name, range=placed.reward.range, values=values, scored=scored)
+
+
+def score_images(placed: PlacedReward, images: StepImages, prompt: Prompt, behaviour: Behaviour) -> StepRewards:
+    """One reward on its steps of a group. Raises rewards.reward.RewardError."""
+    asked = question_of(placed, images, prompt, behaviour)
+    scores = checked(placed.reward, asked.images, asked.prompts, asked.metadata)
+    return step_rewards(placed, scores, len(images.pixels), behaviour)
 
 
 def _shared(behaviour: Behaviour, samples: int) -> tuple[int, ...]:

@@ -9,8 +9,9 @@ import json
 import os
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -24,17 +25,20 @@ from services.data.lease import Beat
 from services.data.orphans import OrphanSweeper
 from services.data.queue import Queue
 from services.data.server import EmbeddedServer, connect, impatient
-from services.errors import ExitCode
+from services.errors import ConfigError, ExitCode
 from services.fleet.actors import cluster_nodes, cluster_resources, ray_session
 from services.fleet.controller import Controller
 from services.fleet.figures import add_evaluations, evaluated_temperatures, evaluations, read_evaluations
 from services.fleet.fleet import Fleet
+from services.fleet.judges import served_judges
 from services.fleet.messages import Progress
 from services.fleet.model_folder import model_folder, model_name
 from services.fleet.preflight import check_inputs, check_places, check_reach, check_room
 from services.fleet.recorder import SCRAPE_TIMEOUT_S, Recorder, compose_run_strips
 from services.fleet.run_folder import config_digest, owned, recorded_commit
 from services.fleet.stop import StopSign
+from services.fleet.watch import BEST_FOLDER, Watch, build_watch
+from services.observe.hacking import sentence
 from services.observe.history import read_history
 from services.observe.model_card import AdapterCard, render_model_card
 from services.observe.report import write_report
@@ -53,6 +57,7 @@ class Session:
     fleet: Fleet
     recorder: Recorder
     console: Console
+    watch: Watch | None
 
 
 def train(config: RunConfig, *, fresh: bool, console: Console) -> ExitCode:
@@ -75,25 +80,29 @@ def train(config: RunConfig, *, fresh: bool, console: Console) -> ExitCode:
             check_room(config.fleet, cluster_resources())
             check_places(config.fleet, cluster_nodes())
         console.print(f"run folder {folder}, metrics {recorder.metrics_url}", highlight=False)
-        fleet = Fleet(config, url)
+        fleet = Fleet(stack.enter_context(served_judges(config, folder)), url)
         fleet.start()
-        session = Session(config, folder, fleet, recorder, console)
         blobs = build_blobs(config.fleet.blobs, redis, config.name)
         stack.callback(blobs.close)
         sweeper = OrphanSweeper(blobs, redis, config.name, ORPHAN_GRACE_S)
         stack.enter_context(Beat(lambda: sweeper.sweep(time.monotonic()), ORPHAN_GRACE_S / 4, "orphan sweeper"))
         controller = Controller(config, fleet, queue, blobs, recorder.take)
-        progress = _restore(session)
+        progress = _restore(fleet, folder, console)
+        session = Session(config, folder, fleet, recorder, console, build_watch(config, folder, progress.update))
         controller.begin(progress)
         progress = _publish_start(session, progress, controller.epoch)
         fleet.run_loops()
         recorder.enter("training")
-        progress = controller.run(progress, lambda: stop.raised, lambda now: _after_update(session, now))
+        progress = controller.run(
+            progress, lambda: stop.raised or _halted(session), lambda now: _after_update(session, now)
+        )
         recorder.enter("finishing")
         queue.request_stop("drained" if stop.raised else "done")
         _save(session, progress)
         fleet.join_loops()
-        if progress.update < config.learning.updates:
+        if _halted(session):
+            progress = _back_to_the_best(session, progress)
+        elif progress.update < config.learning.updates:
             console.print(f"stopped after update {progress.update}; the same command goes on from there")
             write_report(folder, planned_updates=config.learning.updates)
             return ExitCode.DRAINED
@@ -101,16 +110,16 @@ def train(config: RunConfig, *, fresh: bool, console: Console) -> ExitCode:
     return ExitCode.DONE
 
 
-def _restore(session: Session) -> Progress:
-    restored = session.fleet.restore(session.folder / "checkpoints")
+def _restore(fleet: Fleet, folder: Path, console: Console) -> Progress:
+    restored = fleet.restore(folder / "checkpoints")
     for complaint in restored.complaints:
-        session.console.print(f"checkpoint passed over: {complaint}")
+        console.print(f"checkpoint passed over: {complaint}")
     if restored.progress is None:
         return Progress()
     found = restored.progress
-    history = session.folder / "history.jsonl"
+    history = folder / "history.jsonl"
     seen = max((json.loads(line)["version"] for line in history.read_text().splitlines()), default=0)
-    session.console.print(f"going on from the checkpoint of update {found.update}")
+    console.print(f"going on from the checkpoint of update {found.update}")
     newest = max(found.version, seen) + 1  # the crashed start may have published one that no history tells of
     return replace(found, version=newest, lineage=found.lineage + 1)
 
@@ -120,6 +129,7 @@ def _publish_start(session: Session, progress: Progress, epoch: int) -> Progress
     named = session.fleet.publish(progress.version + 1, progress.lineage, epoch, average=False)
     if session.config.evaluation is not None and progress.update == 0:
         session.recorder.show_strips(session.fleet.strips(), 0)
+    _look(session, progress)
     return replace(progress, version=named.version)
 
 
@@ -130,12 +140,49 @@ def _save(session: Session, progress: Progress) -> None:
 
 
 def _after_update(session: Session, progress: Progress) -> None:
-    """Checkpoints and strips when they are due."""
+    """Checkpoints, strips and looks of the panel when they are due."""
     config = session.config
+    _look(session, progress)
     if progress.update % config.learning.checkpoint_every == 0:
         _save(session, progress)
     if config.evaluation is not None and progress.update % config.evaluation.strips_every == 0:
         session.recorder.show_strips(session.fleet.strips(), progress.update)
+
+
+def _look(session: Session, progress: Progress) -> None:
+    """Let the panel look when it is due; keep the weights of its best look, and tell of what falls."""
+    watch = session.watch
+    if watch is None or not watch.due(progress.update):
+        return
+    look = watch.look(session.fleet, progress.update)
+    verdict = watch.verdict
+    assert verdict is not None
+    session.recorder.looked(look, verdict)
+    if verdict.best_update == progress.update:
+        session.fleet.save(session.folder / BEST_FOLDER, progress, config_digest(session.config))
+    for fall in verdict.falls:
+        if fall.reward in verdict.hacked:
+            session.console.print(f"reward hacking: {sentence(fall)}", highlight=False)
+            session.recorder.tell("hacking", sentence(fall))
+
+
+def _watched(session: Session, progress: Progress) -> dict[str, Any]:
+    """What the held-out panel says at the end, for the summary; nothing without one."""
+    verdict = None if session.watch is None else session.watch.verdict
+    return {} if verdict is None else {"watch": {**asdict(verdict), "kept_update": progress.update}}
+
+
+def _halted(session: Session) -> bool:
+    return session.watch is not None and session.watch.halts
+
+
+def _back_to_the_best(session: Session, progress: Progress) -> Progress:
+    """The learner at the panel's best look: what a run leaves behind that was stopped for hacking its reward."""
+    found = session.fleet.restore(session.folder / BEST_FOLDER).progress
+    if found is None:
+        raise ConfigError(f"expected a checkpoint in {session.folder / BEST_FOLDER}, found none")
+    session.console.print(f"stopped after update {progress.update} for reward hacking; keeping update {found.update}")
+    return replace(found, version=progress.version, lineage=progress.lineage)
 
 
 def _measure(session: Session, version: WeightsVersion | None, when: When) -> list[Evaluation]:
@@ -173,7 +220,7 @@ def _finish(session: Session, progress: Progress, epoch: int, wall_seconds: floa
     (folder / "adapter" / "README.md").write_text(card, encoding="utf-8")
     records = read_history(folder / "history.jsonl")
     summary = build_summary(records, figures, wall_seconds=progress.run_seconds, slots=os.cpu_count() or 1)
-    write_summary(folder / "summary.json", {**summary, "total_seconds": wall_seconds})
+    write_summary(folder / "summary.json", {**summary, **_watched(session, progress), "total_seconds": wall_seconds})
     report = write_report(folder, planned_updates=config.learning.updates)
     session.console.print(f"adapter {folder / 'adapter'}\nreport  {report}", highlight=False)
 
@@ -197,7 +244,7 @@ def model_card(config: RunConfig, folder: Path, progress: Progress, figures: lis
             max_sequence_length=config.model.max_sequence_length,
             sampler="annealed",
             behaviour=behaviour,
-            rewards={reward.use: reward.weight for reward in config.rewards},
+            rewards={reward.title: reward.weights[-1][1] for reward in config.rewards},
             updates=progress.update,
             images=progress.images_total,
             evaluations=tuple(figures),

@@ -30,6 +30,8 @@ from services.fleet.messages import (
     EvaluationPart,
     EvaluationTask,
     Link,
+    LookPart,
+    LookTask,
     Progress,
     RankPlace,
     Restored,
@@ -37,6 +39,7 @@ from services.fleet.messages import (
     UpdateOrder,
     UpdateResult,
 )
+from services.fleet.panel import Panel
 from services.fleet.stores import open_stores
 
 
@@ -54,6 +57,7 @@ class LearnerWorker:
             backend = "nccl" if config.fleet.learner.gpus else "gloo"
             self._ranks = TorchRanks(place.init_method, place.rank, place.size, backend, place.timeout_s)
         self._learner = build_learner(config, self._policy, self._ranks)
+        self._panel: Panel | None = None
 
     def restore(self, folder: Path) -> Restored:
         """Go on from the newest sound checkpoint."""
@@ -147,6 +151,13 @@ class LearnerWorker:
         """The image strips of the average as it is now."""
         with self._learner.holding(self._learner.average.tensors):
             return draw_strips(self._policy, self._config)
+
+    def look(self, task: LookTask) -> LookPart:
+        """The rank's share of a look of the held-out panel at the average as it is now."""
+        if self._panel is None:
+            self._panel = Panel(self._config)
+        with self._learner.holding(self._learner.average.tensors):
+            return self._panel.look(self._policy, lambda: build_policy(self._config), task)
 
     def evaluate(self, task: EvaluationTask) -> EvaluationPart:
         """The rank's share of an evaluation, with the average, or the weights before training."""

@@ -93,6 +93,21 @@ class EvaluationPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LookTask:
+    """A share of a look of the held-out panel, for one learner rank."""
+
+    share: int
+    shares: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookPart:
+    """What it found, prompt by prompt: "trained" and "panel" with scores per image, "statistics" of the pictures."""
+
+    parts: tuple[Mapping[str, Mapping[str, list[float]]], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Strip:
     """One prompt's steps, for the image strips."""
 

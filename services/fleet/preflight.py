@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rewards.build import build as build_reward
+from rewards.build import build_held_out
 from rewards.judge import build_judge
 from rewards.reward import MissingModelError, RewardError, check_metadata
 from rollout.policies.build import pipeline_class
@@ -37,6 +38,10 @@ def check_inputs(config: RunConfig) -> list[str]:
             _require_targets(config, held_out)
             build_judge()
             found.append(f"evaluation: {len(held_out)} prompts, judge ready")
+            watch = config.evaluation.watch
+            for entry in () if watch is None else watch.panel:
+                check_metadata(build_held_out(entry.use, entry.options), [prompt.metadata for prompt in held_out])
+                found.append(f"panel: {entry.title}, held out")
         if "RAY_ADDRESS" not in os.environ:
             check_room(config.fleet, {"CPU": float(os.cpu_count() or 1), "GPU": math.inf})
             found.append(f"room: {os.cpu_count()} CPUs on this machine")
@@ -52,7 +57,12 @@ def _check_rewards(config: RunConfig, prompts: Sequence[Prompt]) -> list[str]:
     for entry in config.rewards:
         reward = build_reward(entry.use, entry.options)
         check_metadata(reward, [prompt.metadata for prompt in prompts])
-        found.append(f"reward: {reward.name}, range {reward.range}, weight {entry.weight:g}")
+        low, high = reward.range
+        _check_gates_on(config, entry.title, low, high)
+        weights = " ".join(f"{weight:g} (update {at})" for at, weight in entry.weights)
+        steps = list(config.reward_steps(entry, config.sampling.behaviour()))
+        weight = f"{entry.weights[0][1]:g}" if len(entry.weights) == 1 else weights
+        found.append(f"reward: {entry.title}, range {low:g} to {high:g}, weight {weight}, steps {steps}")
     return found
 
 
@@ -62,6 +72,15 @@ def _refuse_references(path: Path, prompts: Sequence[Prompt]) -> None:
             raise ValueError(
                 f"{path}:{prompt.id}: expected no references, for no model family reads reference images yet; found "
                 f"{len(prompt.references)}"
+            )
+
+
+def _check_gates_on(config: RunConfig, title: str, low: float, high: float) -> None:
+    for place, entry in enumerate(config.rewards):
+        if entry.gate is not None and entry.gate.reward == title and not low < entry.gate.at_least <= high:
+            raise ConfigError(
+                f"rewards[{place}].gate.at_least: expected a score that {title!r} gives to some and not to all, above "
+                f"{low:g} and at most {high:g}; found {entry.gate.at_least:g}"
             )
 
 
@@ -79,8 +98,16 @@ def check_room(fleet: FleetConfig, have: Mapping[str, float]) -> None:
     """ConfigError where the fleet asks for more than there is. have: Ray's resources, by Ray's names."""
     roles = {"rollout": fleet.rollout, "reward": fleet.reward, "learner": fleet.learner}
     for resource, asked in (
-        ("CPU", {name: role.workers * role.cpus for name, role in roles.items()}),
-        ("GPU", {name: role.workers * role.gpus for name, role in roles.items()}),
+        (
+            "CPU",
+            {name: role.workers * role.cpus for name, role in roles.items()}
+            | {f"judge {judge.name}": judge.cpus for judge in fleet.judges},
+        ),
+        (
+            "GPU",
+            {name: role.workers * role.gpus for name, role in roles.items()}
+            | {f"judge {judge.name}": judge.gpus for judge in fleet.judges},
+        ),
     ):
         need, there = sum(asked.values()), have.get(resource, 0.0)
         if need > there + 1e-9:

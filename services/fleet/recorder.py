@@ -20,6 +20,7 @@ from services.fleet.messages import Strip
 from services.fleet.run_folder import recorded_commit
 from services.observe.endpoint import announce, serve
 from services.observe.events import EventLog
+from services.observe.hacking import Look, Verdict
 from services.observe.history import HistoryWriter, UpdateRecord, read_history
 from services.observe.metric_cells import QueueFigures, RunFacts, Saved, StageFigures
 from services.observe.metric_table import RunState
@@ -93,6 +94,11 @@ class Recorder:
     def tell(self, kind: str, text: str, *, slot: str = "") -> None:
         """Keep in the journal what happened that is no update; kind: of `services.observe.events.KINDS`."""
         self._events.add(kind, text, update=self._last.update if self._last else 0, slot=slot)
+
+    def looked(self, look: Look, verdict: Verdict) -> None:
+        """The held-out panel looked at the run."""
+        self._metrics.look(look, verdict)
+        self._scalars.write_look(look, unix_time=time.time())
 
     def take(self, record: UpdateRecord) -> None:
         """One update happened."""

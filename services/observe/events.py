@@ -23,6 +23,7 @@ KINDS: Mapping[str, str] = {
     "failed": "failed attempts",
     "evicted": "groups drawn anew",
     "dead": "groups given up",
+    "hacking": "reward hacking",
     "error": "errors",
 }
 """The kinds of event and what the report calls them; a kind that is not here goes by its own name."""

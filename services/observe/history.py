@@ -30,6 +30,8 @@ class RewardFigures(msgspec.Struct, frozen=True, kw_only=True):
     mean: tuple[float, ...]
     spread: tuple[float, ...]
     zero_spread: tuple[float, ...]
+    weight: float = math.nan  # histories from before weights had a schedule lack it
+    passed: tuple[float, ...] = ()  # empty without a gate
 
 
 class ReportFigures(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from services.observe import metric_table as table
+from services.observe.hacking import Look, Verdict
 from services.observe.history import ReportFigures, UpdateRecord
 from services.observe.metric_table import Metric
 
@@ -122,6 +124,20 @@ def update_cells(record: UpdateRecord) -> Cells:
     }
 
 
+def look_cells(look: Look, verdict: Verdict) -> Cells:
+    """The samples of the last look of the held-out panel."""
+    scores = {"trained": look.trained, "panel": look.panel}
+    return {
+        table.LOOK_UPDATE: [((), look.update)],
+        table.LOOK_SCORE: [
+            ((name, kind), fmean(values)) for kind, by_name in scores.items() for name, values in by_name.items()
+        ],
+        table.LOOK_STATISTIC: [((name,), value) for name, value in look.statistics.items()],
+        table.LOOK_FALL: [((fall.reward,), fall.fall) for fall in verdict.falls],
+        table.LOOK_HACKED: [((fall.reward,), float(fall.reward in verdict.hacked)) for fall in verdict.falls],
+    }
+
+
 def reward_cells(figures: ReportFigures) -> Cells:
     """The rewards' samples, by step."""
     rewards = figures.rewards.items()
@@ -134,6 +150,10 @@ def reward_cells(figures: ReportFigures) -> Cells:
         ],
         table.ZERO_SPREAD: [
             ((name, str(step)), value) for name, reward in rewards for step, value in enumerate(reward.zero_spread)
+        ],
+        table.REWARD_WEIGHT: [((name,), reward.weight) for name, reward in rewards],
+        table.GATE_PASSED: [
+            ((name, str(step)), value) for name, reward in rewards for step, value in enumerate(reward.passed)
         ],
     }
 

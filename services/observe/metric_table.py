@@ -106,6 +106,13 @@ REWARD = _gauge(
 ZERO_SPREAD = _gauge(
     "reward_zero_spread_ratio", "Share of the last update's groups whose samples all scored the same.", "reward", "step"
 )
+REWARD_WEIGHT = _gauge("reward_weight", "Weight of a reward in the last update's sum of advantages.", "reward")
+GATE_PASSED = _gauge(
+    "reward_gate_passed_ratio",
+    "Share of the last update's images at a step that passed the reward's gate; no samples without a gate.",
+    "reward",
+    "step",
+)
 LOSS = _gauge("loss", "Loss of the last update.")
 GRAD_NORM = _gauge("grad_norm", "Gradient norm of the last update, before clipping.")
 LEARNING_RATE = _gauge("learning_rate", "Learning rate of the last update.")
@@ -124,6 +131,28 @@ DRIFT = _gauge(
 )
 LOG_RATIO_MAX = _gauge(
     "log_ratio_max", "Largest absolute log ratio per dimension in the last update at a step.", "step"
+)
+
+LOOK_UPDATE = _gauge("look_update", "The update that the held-out panel last looked at.")
+LOOK_SCORE = _gauge(
+    "look_score",
+    "Mean score of the last look's images, by rewards that are trained and by those of the panel, which are not.",
+    "reward",
+    "kind",
+)
+LOOK_STATISTIC = _gauge(
+    "look_statistic",
+    "Of the last look's images: diversity (root mean square difference within a prompt), base_distance (from the model "
+    "before training), saturation, sharpness (mean absolute Laplacian).",
+    "statistic",
+)
+LOOK_FALL = _gauge(
+    "look_fall",
+    "How far a held-out reward stands below its best look, in widths of its range.",
+    "reward",
+)
+LOOK_HACKED = _gauge(
+    "look_hacked", "1 for a held-out reward that fell while a trained one rose, in as many looks as it takes.", "reward"
 )
 
 QUEUE_METRICS = (
@@ -160,6 +189,8 @@ UPDATE_METRICS = (
     WEIGHTS_VERSION,
     REWARD,
     ZERO_SPREAD,
+    REWARD_WEIGHT,
+    GATE_PASSED,
     LOSS,
     GRAD_NORM,
     LEARNING_RATE,
@@ -173,5 +204,7 @@ UPDATE_METRICS = (
     LOG_RATIO_MAX,
 )
 """Of the last update; no samples before the first."""
-METRICS = (REDIS_UP, REDIS_SECONDS, *QUEUE_METRICS, *RUN_METRICS, *UPDATE_METRICS)
+LOOK_METRICS = (LOOK_UPDATE, LOOK_SCORE, LOOK_STATISTIC, LOOK_FALL, LOOK_HACKED)
+"""Of the last look of the held-out panel; no samples before the first."""
+METRICS = (REDIS_UP, REDIS_SECONDS, *QUEUE_METRICS, *RUN_METRICS, *UPDATE_METRICS, *LOOK_METRICS)
 """The table."""

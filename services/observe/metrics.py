@@ -19,6 +19,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from services.observe import metric_table as table
+from services.observe.hacking import Look, Verdict
 from services.observe.history import UpdateRecord
 from services.observe.metric_cells import (
     Cells,
@@ -28,6 +29,7 @@ from services.observe.metric_cells import (
     Saved,
     fact_cells,
     known_reasons,
+    look_cells,
     queue_cells,
     saved_cells,
     update_cells,
@@ -51,6 +53,7 @@ class RunMetrics(Collector):
         self._state: RunState = "starting"
         self._last: UpdateRecord | None = None
         self._saved: Saved | None = None
+        self._looked: Cells = {}
         self._guard_drift = math.nan
         self._totals: dict[Metric, float] = dict.fromkeys((table.UPDATES, table.IMAGES, table.NONFINITE_UPDATES), 0)
         self._phase_seconds: defaultdict[str, float] = defaultdict(float)
@@ -88,6 +91,11 @@ class RunMetrics(Collector):
         with self._lock:
             self._saved = saved
             self._phase_seconds["checkpoint"] += saved.seconds
+
+    def look(self, look: Look, verdict: Verdict) -> None:
+        """The held-out panel looked."""
+        with self._lock:
+            self._looked = look_cells(look, verdict)
 
     def collect(self) -> Iterator[Family]:
         """Every metric of the table, in its order."""
@@ -131,7 +139,7 @@ class RunMetrics(Collector):
             cells |= saved_cells(self._saved)
         if self._last is not None:
             cells |= {**update_cells(self._last), table.GUARD_DRIFT: [((), self._guard_drift)]}
-        return cells
+        return cells | self._looked
 
     def _staleness(self) -> Family:
         metric = table.STALENESS

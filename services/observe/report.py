@@ -13,6 +13,7 @@ import numpy as np
 
 from services.observe import sections
 from services.observe.events import Event, read_events
+from services.observe.hacking import Look, read_looks
 from services.observe.headline import headline
 from services.observe.history import UpdateRecord, read_history
 from services.observe.page import Head, Section, render_page
@@ -30,6 +31,7 @@ class RunContents:
     name: str
     records: tuple[UpdateRecord, ...] = ()
     events: tuple[Event, ...] = ()
+    looks: tuple[Look, ...] = ()  # of the held-out panel
     summary: Mapping[str, Any] = field(default_factory=dict)  # summary.json
     pictures: tuple[Picture, ...] = ()
     config: str = ""  # config.yaml
@@ -45,6 +47,7 @@ def read_run(folder: Path, *, planned_updates: int | None = None) -> RunContents
         name=folder.resolve().name,
         records=read_history(history) if history.exists() else (),
         events=read_events(folder),
+        looks=tuple(read_looks(folder)),
         summary=read_summary(summary) if summary.exists() else {},
         pictures=read_pictures(folder / "strips"),
         config=config.read_text(encoding="utf-8") if config.exists() else "",
@@ -84,6 +87,13 @@ def render_report(run: RunContents) -> str:
                 heading="Rewards",
                 lead="Mean over the samples of each update, judged at every denoising step’s one-step prediction.",
                 body=sections.rewards_section(columns),
+            ),
+            Section(
+                id="panel",
+                heading="Held-out panel",
+                lead="The same prompts and seeds, scored by what is trained on and by what is not. Rewards that rise "
+                "while the panel falls are being hacked.",
+                body=sections.panel_section(run.looks),
             ),
             Section(id="learning", heading="Learning", body=sections.learning_section(columns)),
             Section(id="system", heading="System", body=sections.system_section(columns)),

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from types import TracebackType
 
 from PIL import Image
@@ -13,6 +14,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from services.observe.hacking import Look
 from services.observe.history import UpdateRecord
 
 
@@ -41,6 +43,16 @@ class ScalarWriter:
         ]
         self._previous = record
         self._add(Summary(value=values), record.update, record.unix_time)
+
+    def write_look(self, look: Look, *, unix_time: float) -> None:
+        """Write the means of a look of the held-out panel."""
+        tagged = [
+            *((f"look/trained/{name}", fmean(scores)) for name, scores in look.trained.items()),
+            *((f"look/panel/{name}", fmean(scores)) for name, scores in look.panel.items()),
+            *((f"look/{name}", value) for name, value in look.statistics.items()),
+        ]
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in tagged if math.isfinite(value)]
+        self._add(Summary(value=values), look.update, unix_time)
 
     def write_strip(self, strip: Image.Image, *, update: int, unix_time: float, tag: str = "strips") -> None:
         """Write a strip as an image."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from services.observe import plots, series
-from services.observe.history import ReportFigures, UpdateRecord
+from services.observe.hacking import Look
+from services.observe.history import ReportFigures, RewardFigures, UpdateRecord
 from services.observe.pictures import Picture, figure, slider
 from services.observe.series import Column
 from services.observe.style import category
@@ -67,7 +69,7 @@ def _reward(columns: Columns, name: str, prefix: str) -> str:
         return f'<h3 class="reward">{escape(name)}</h3>' + none("No step has been scored.")
     last = means[max(means)]
     known = last[np.isfinite(last)]
-    note = f"step {max(means)}: {known[0]:.3g} → {known[-1]:.3g}"
+    note = f"step {max(means)}: {known[0]:.3g} → {known[-1]:.3g}{_counts_as(columns.figures[-1].rewards.get(name))}"
     time_label = f"running time in {columns.time_unit}"
     over_images = plots.step_curves(f"{prefix}i", columns.images, means, x_label="images", y_label="mean reward")
     over_time = plots.step_curves(f"{prefix}t", columns.time, means, x_label=time_label, y_label="mean reward")
@@ -75,6 +77,36 @@ def _reward(columns: Columns, name: str, prefix: str) -> str:
         f'<h3 class="reward">{escape(name)}</h3>'
         f'<div class="grid">{chart("Over images", over_images, note)}{chart("Over running time", over_time)}</div>'
     )
+
+
+def _counts_as(reward: RewardFigures | None) -> str:
+    """What weight and gate made of a reward in the last update; nothing where it counted in full."""
+    if reward is None or (reward.weight == 1.0 and not reward.passed) or not np.isfinite(reward.weight):
+        return ""
+    passed = [share for share in reward.passed if np.isfinite(share)]
+    return f" · weight {reward.weight:.3g}" + (f" · gate passed by {share_text(passed[-1])}" if passed else "")
+
+
+def panel_section(looks: Sequence[Look]) -> str:
+    """Trained rewards, held-out ones and the pictures' statistics over the looks."""
+    if not looks:
+        return none("This run has no held-out panel (evaluation.watch).")
+    updates = np.array([look.update for look in looks], dtype=np.float64)
+    rows = {
+        "trained": {name: [fmean(look.trained[name]) for look in looks] for name in looks[-1].trained},
+        "held out": {name: [fmean(look.panel[name]) for look in looks] for name in looks[-1].panel},
+        "pictures": {name: [look.statistics[name] for look in looks] for name in looks[-1].statistics},
+    }
+    cards = []
+    for kind, columns in rows.items():
+        for number, (name, values) in enumerate(columns.items()):
+            prefix = f"look{kind.replace(' ', '')}{number}"
+            drawing = plots.curve(
+                prefix, updates, np.array(values), x_label="update", y_label=name.replace("_", " "), smooth=False
+            )
+            title = f"{name.replace('_', ' ')} ({kind})"
+            cards.append(chart(title, drawing, f"{values[0]:.3g} → {values[-1]:.3g}"))
+    return f'<div class="grid">{"".join(cards)}</div>'
 
 
 def learning_section(columns: Columns) -> str:

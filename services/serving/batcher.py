@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rewards.lanes import joined
 from rewards.remote_wire import Question
 from rewards.reward import Reward, check_metadata, checked
 from services.observe.serving_metrics import ServingMetrics
@@ -87,7 +88,7 @@ class Batcher:
 
     async def _answer(self, batch: list[_Waiting], loop: asyncio.AbstractEventLoop, thread: ThreadPoolExecutor) -> None:
         wanted = [entry for entry in batch if not entry.answer.done()]  # a client that has gone asks for nothing
-        together = _joined([entry.question for entry in wanted]) if wanted else None
+        together = joined([entry.question for entry in wanted]) if wanted else None
         if together is not None:
             try:
                 scores = await loop.run_in_executor(thread, self._scored, together)
@@ -110,16 +111,6 @@ class Batcher:
         old = self._seconds_per_image
         self._seconds_per_image = each if old == 0.0 else old + FORGETTING * (each - old)
         return scores
-
-
-def _joined(questions: Sequence[Question]) -> Question:
-    if len(questions) == 1:
-        return questions[0]
-    return Question(
-        images=np.concatenate([question.images for question in questions]),
-        prompts=[prompt for question in questions for prompt in question.prompts],
-        metadata=[entry for question in questions for entry in question.metadata],
-    )
 
 
 def _split(scores: Scores, batch: Sequence[_Waiting]) -> list[Scores]:

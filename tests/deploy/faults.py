@@ -45,6 +45,7 @@ HEALTHY = {
     "tafs_groups_dead_lettered_total": steady(0),
     "tafs_nonfinite_updates_total": steady(0),
     "tafs_dropped_pairs_ratio": steady(0.01),
+    'tafs_look_hacked{reward="judge_exact_match"}': steady(0),
     'tafs_reward_value{reward="ocr",step="1",stat="mean"}': rising(0.001, 0.6),
     'tafs_reward_value{reward="ocr",step="1",stat="spread"}': steady(0.4),
     'tafs_reward_value{reward="ocr",step="0",stat="mean"}': NOT_SCORED,
@@ -130,6 +131,9 @@ FAULTS = {
     "the policy is lost": Fault(
         {'tafs_reward_value{reward="ocr",step="1",stat="mean"}': f"0.6+0.001x{START} 0.1x{LAST - START}"},
         root="RewardCollapsed",
+    ),
+    "the reward is hacked": Fault(
+        {'tafs_look_hacked{reward="judge_exact_match"}': then("0", "1")}, root="RewardHacked"
     ),
     "gradients overflow": Fault({"tafs_nonfinite_updates_total": f"0x{START} 0+1x{LAST - START}"}, root="NonFinite"),
     "the policy runs away from its rollouts": Fault(

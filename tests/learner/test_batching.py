@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from learner.advantage import build_credit
-from learner.batching import build_pairs, group_advantages
+from learner.batching import build_pairs
+from learner.combination import Weighting, group_advantages
 from learner.loss import behaviour_means
 from rollout.kernel import build_process
-from tests.tiny_groups import adapted_policy, behaviour, draw_group, draw_groups, rewards_of, with_values
+from tests.tiny_groups import adapted_policy, behaviour, draw_group, draw_groups
 
 TERMINAL = build_credit("terminal", 1.0, 1.0, 0.0, "group")
 
@@ -32,7 +33,7 @@ def test_pairs_are_ordered_by_group_sample_and_transition():
 def test_every_pair_carries_its_own_behaviours_transition():
     policy = adapted_policy()
     groups = [draw_group(policy, 0, how=behaviour(4, 0.9)), draw_group(policy, 1, how=behaviour(2, 0.5))]
-    pairs = build_pairs(groups, group_advantages(groups, TERMINAL))
+    pairs = build_pairs(groups, group_advantages(groups, TERMINAL, {"brightness": Weighting()}, 1))
     assert pairs.step.tolist() == [0, 1, 2] * 4 + [0] * 4
     for row, group in ((1, groups[0]), (12, groups[1])):
         how = group.group.behaviour
@@ -44,7 +45,7 @@ def test_every_pair_carries_its_own_behaviours_transition():
 def test_honest_pairs_give_back_the_policys_own_means():
     policy = adapted_policy()
     groups = draw_groups(policy, 2)
-    pairs = build_pairs(groups, group_advantages(groups, TERMINAL))
+    pairs = build_pairs(groups, group_advantages(groups, TERMINAL, {"brightness": Weighting()}, 1))
     conditions = policy.encode([group.group.prompt.text for group in groups]).take(pairs.prompt)
     with torch.no_grad():
         v = policy.velocity(pairs.states, pairs.sigma, conditions)
@@ -65,42 +66,3 @@ def test_taking_rows_takes_them_of_every_column():
     assert taken.advantage.tolist() == [5.0, 2.0]
     for field in fields(pairs):
         assert torch.equal(getattr(taken, field.name), getattr(pairs, field.name)[[5, 2]])
-
-
-def test_every_reward_is_normalised_by_itself_then_weighted_and_summed():
-    (scored,) = draw_groups(adapted_policy(), 1)
-    generator = np.random.default_rng(0)
-    first, second = generator.normal(size=(4, 4)), 1000.0 * generator.normal(size=(4, 4))
-    one = rewards_of(first, "one", weight=2.0)
-    two = rewards_of(second, "two", weight=-0.5, span=1000.0)
-    (table,) = group_advantages([replace(scored, rewards=(one, two))], TERMINAL)
-
-    def normalised(values):
-        final = values[:, -1:].astype(np.float32).astype(np.float64)
-        return (final - final.mean()) / final.std()
-
-    expected = 2.0 * normalised(first) - 0.5 * normalised(second)
-    np.testing.assert_allclose(table, expected.repeat(3, axis=1), rtol=1e-9)
-
-
-@pytest.mark.parametrize("names", [("one",), ("one", "other"), ("one", "two", "three"), ("two", "one")])
-def test_groups_that_disagree_about_their_rewards_are_refused(names):
-    groups = draw_groups(adapted_policy(), 2)
-    values = np.random.default_rng(0).normal(size=(4, 4))
-    sets = [tuple(rewards_of(values, name) for name in given) for given in (("one", "two"), names)]
-    groups = [replace(group, rewards=given) for group, given in zip(groups, sets, strict=True)]
-    with pytest.raises(ValueError, match="disagree about their rewards"):
-        group_advantages(groups, TERMINAL)
-
-
-def test_an_unscored_step_is_never_read():
-    (scored,) = draw_groups(adapted_policy(), 1)
-    values = np.random.default_rng(0).normal(size=(4, 4))
-    spoiled = values.copy()
-    spoiled[:, 1] = np.nan
-    mask = np.array([True, False, True, True])
-    gae = build_credit("gae", 0.5, 1.0, 0.0, "group")
-    (here,) = group_advantages([with_values(scored, values, scored=mask)], gae)
-    (there,) = group_advantages([with_values(scored, spoiled, scored=mask)], gae)
-    np.testing.assert_array_equal(here, there)
-    assert np.isfinite(here).all()

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from learner.advantage import Rewards, advantages, build_credit
-from learner.batching import build_pairs, group_advantages
+from learner.batching import build_pairs
+from learner.combination import Weighting, group_advantages
 from tests.linear_chain import chain_behaviour, draw_chain, mean_and_error, per_sample_gradients, true_gradient
+
+ALONE = {"image": Weighting()}
 
 
 def credit(mode="terminal", scale="none"):
@@ -19,7 +22,7 @@ def credit(mode="terminal", scale="none"):
 def test_a_tree_has_the_gradient_of_independent_samples(branching, mode):
     behaviour = chain_behaviour(branching=branching)
     scored = draw_chain(behaviour, 12_000)
-    table = per_sample_gradients(scored, group_advantages([scored], credit(mode))[0])
+    table = per_sample_gradients(scored, group_advantages([scored], credit(mode), ALONE, 1)[0])
     scale = np.array([scored.group.strides[step + 1] for step in (0, 1)])
     assert np.all((table != 0.0).sum(0) * scale == 12_000)  # one pair for every transition that is shared
     mean, error = mean_and_error(table, block=12_000 // branching[0])
@@ -37,7 +40,7 @@ def test_small_families_have_the_true_gradient_and_not_a_share_of_it():
     means = []
     for seed in range(1200):
         scored = draw_chain(behaviour, 4, seed)
-        means.append(per_sample_gradients(scored, group_advantages([scored], credit())[0]).mean(0))
+        means.append(per_sample_gradients(scored, group_advantages([scored], credit(), ALONE, 1)[0]).mean(0))
     mean, error = mean_and_error(np.array(means))
     expected = true_gradient(behaviour)[:2]
     assert np.all(4.0 * error < 0.5 * np.abs(expected))
@@ -52,14 +55,14 @@ def test_siblings_are_freer_of_noise_than_independent_samples():
     errors = []
     for behaviour in (tree, plain):
         scored = draw_chain(behaviour, 12_000)
-        table = per_sample_gradients(scored, group_advantages([scored], credit())[0])
+        table = per_sample_gradients(scored, group_advantages([scored], credit(), ALONE, 1)[0])
         errors.append(mean_and_error(table, block=2)[1][1])
     assert errors[0] < 0.8 * errors[1]
 
 
 def test_a_shared_transition_is_one_pair_that_counts_for_all_who_share_it():
     scored = draw_chain(chain_behaviour(branching=(2, 2, 3)), 12)
-    pairs = build_pairs([scored], group_advantages([scored], credit()))
+    pairs = build_pairs([scored], group_advantages([scored], credit(), ALONE, 1))
     assert len(pairs) == 4 + 12
     assert [float(pairs.count[pairs.step == step].sum()) for step in (0, 1)] == [12.0, 12.0]
     assert set(pairs.count[pairs.step == 0].tolist()) == {3.0}
@@ -106,6 +109,6 @@ def test_the_order_of_groups_and_what_they_share_does_not_mix():
     """A tree among independent groups: each is credited by its own shape."""
     tree = draw_chain(chain_behaviour(branching=(4, 1, 3)), 12, 1)
     plain = replace(draw_chain(chain_behaviour(), 12, 2))
-    together = group_advantages([tree, plain], credit())
-    np.testing.assert_array_equal(together[0], group_advantages([tree], credit())[0])
-    np.testing.assert_array_equal(together[1], group_advantages([plain], credit())[0])
+    together = group_advantages([tree, plain], credit(), ALONE, 1)
+    np.testing.assert_array_equal(together[0], group_advantages([tree], credit(), ALONE, 1)[0])
+    np.testing.assert_array_equal(together[1], group_advantages([plain], credit(), ALONE, 1)[0])

@@ -4,17 +4,19 @@ import numpy as np
 import pytest
 
 from learner.advantage import build_credit
-from learner.batching import group_advantages
+from learner.combination import Weighting, group_advantages
 from tests.linear_chain import chain_behaviour, draw_chain, mean_and_error, per_sample_gradients, true_gradient
 
 G = 40_000
 OPTIONS = {"drop": {}, "floor": {"last_step": "floor", "last_std": 0.3}, "x0": {"last_step": "x0", "last_std": 0.4}}
 
+ALONE = {"image": Weighting()}
+
 
 def estimate(behaviour, mode="terminal", lam=1.0):
     scored = draw_chain(behaviour, G)
     credit = build_credit(mode, lam, 1.0, 0.0, "none")
-    return mean_and_error(per_sample_gradients(scored, group_advantages([scored], credit)[0]))
+    return mean_and_error(per_sample_gradients(scored, group_advantages([scored], credit, ALONE, 1)[0]))
 
 
 @pytest.mark.parametrize("mode", ["terminal", "gae"])
@@ -55,6 +57,6 @@ def test_in_x0_space_the_baseline_is_the_image_before():
     behaviour = chain_behaviour(**OPTIONS["x0"])
     scored = draw_chain(behaviour, 6)
     values = scored.rewards[0].values.astype(float)
-    (table,) = group_advantages([scored], build_credit("gae", 0.0, 1.0, 0.0, "none"))
+    (table,) = group_advantages([scored], build_credit("gae", 0.0, 1.0, 0.0, "none"), ALONE, 1)
     gains = np.column_stack([values[:, 0], values[:, 1] - values[:, 0], values[:, 2] - values[:, 1]])
     np.testing.assert_allclose(table, gains - gains.mean(0), atol=1e-12)

@@ -2,13 +2,16 @@ import numpy as np
 import pytest
 import torch
 
-from learner.batching import build_pairs, group_advantages
+from learner.batching import build_pairs
+from learner.combination import Weighting, group_advantages
 from learner.loss import Objective
 from learner.nft import NegativeAware, forward_pairs, nft_loss
 from learner.update import Learner
 from rollout.schedule import uniform_grid
 from rollout.types import Behaviour
 from tests.tiny_groups import adapted_policy, draw_group, fingerprint, spec, with_values
+
+ALONE = {"brightness": Weighting()}
 
 
 def floor(num_steps=3):
@@ -32,7 +35,7 @@ def draw(policy, count=3, first=0, num_samples=4):
 
 def test_every_final_image_is_noised_anew_at_every_level_of_its_grid():
     groups = draw(adapted_policy())
-    tables = group_advantages(groups, spec().credit)
+    tables = group_advantages(groups, spec().credit, ALONE, 1)
     pairs = forward_pairs(groups, tables, 5)
     finals = torch.stack([group.group.trajectory.actions[:, -1] for group in groups])
     torch.testing.assert_close(pairs.actions.view(3, 4, 3, *finals.shape[2:])[:, :, 1], finals)
@@ -47,7 +50,7 @@ def test_every_final_image_is_noised_anew_at_every_level_of_its_grid():
 
 def test_the_loss_is_the_papers():
     groups = draw(adapted_policy())
-    pairs = forward_pairs(groups, group_advantages(groups, spec().credit), 0)
+    pairs = forward_pairs(groups, group_advantages(groups, spec().credit, ALONE, 1), 0)
     generator = torch.Generator().manual_seed(0)
     v, old = (torch.randn(pairs.states.shape, generator=generator) for _ in range(2))
     how = NegativeAware(strength=0.7, advantage_max=1.5)
@@ -62,7 +65,7 @@ def test_the_loss_is_the_papers():
 
 def test_at_the_old_policy_the_gradient_is_the_advantage_weighted_pull_towards_the_image():
     groups = draw(adapted_policy())
-    pairs = forward_pairs(groups, group_advantages(groups, spec().credit), 0)
+    pairs = forward_pairs(groups, group_advantages(groups, spec().credit, ALONE, 1), 0)
     v = torch.randn(pairs.states.shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
     loss = nft_loss(pairs, v, v, NegativeAware(advantage_max=5.0)).loss.sum()
     (gradient,) = torch.autograd.grad(loss, v)
@@ -96,4 +99,4 @@ def test_it_is_another_gradient_than_the_objectives():
     one.update(groups, guard=True)
     other.update(groups, guard=True)
     assert fingerprint(one)["trained"] != fingerprint(other)["trained"]
-    assert len(build_pairs(groups, group_advantages(groups, spec(objective=Objective()).credit))) == 36
+    assert len(build_pairs(groups, group_advantages(groups, spec(objective=Objective()).credit, ALONE, 1))) == 36

@@ -8,6 +8,8 @@ from learner.update import Learner
 from rollout.types import Behaviour
 from tests.tiny_groups import adapted_policy, behaviour, draw_group, rewards_of, spec, with_values
 
+WEIGHTS = {"brightness": 1.0, "wide": -3.0}
+
 
 def target(**options):
     values = {
@@ -36,17 +38,19 @@ def group_with(drawn, taus, spreads):
 
 def test_the_spread_after_a_transition_is_that_of_the_next_image_it_can_change(drawn):
     group = group_with(drawn, (0.5,) * 4, (0.1, 0.2, 0.3, 0.4))
-    assert spread_after(group, "reward") == pytest.approx({0: 0.2, 1: 0.3, 2: 0.4})
+    assert spread_after(group, "reward", WEIGHTS) == pytest.approx({0: 0.2, 1: 0.3, 2: 0.4})
     finals_only = replace(group.rewards[0], scored=np.array([False, False, False, True]))
-    assert spread_after(replace(group, rewards=(finals_only,)), "reward") == pytest.approx({0: 0.4, 1: 0.4, 2: 0.4})
+    assert spread_after(replace(group, rewards=(finals_only,)), "reward", WEIGHTS) == pytest.approx(
+        {0: 0.4, 1: 0.4, 2: 0.4}
+    )
     diverse = replace(group, group=replace(group.group, diversity=(1.0, 2.0, 3.0, 4.0)))
-    assert spread_after(diverse, "latent") == pytest.approx({0: 2.0, 1: 3.0, 2: 4.0})
+    assert spread_after(diverse, "latent", WEIGHTS) == pytest.approx({0: 2.0, 1: 3.0, 2: 4.0})
 
 
 def test_rewards_are_measured_in_units_of_their_range_and_shared_by_weight(drawn):
     group = group_with(drawn, (0.5,) * 4, (0.2,) * 4)
-    second = rewards_of(group.rewards[0].values * 10.0, name="wide", weight=-3.0, span=100.0)
-    assert spread_after(replace(group, rewards=(*group.rewards, second)), "reward")[0] == pytest.approx(
+    second = rewards_of(group.rewards[0].values * 10.0, name="wide", span=100.0)
+    assert spread_after(replace(group, rewards=(*group.rewards, second)), "reward", WEIGHTS)[0] == pytest.approx(
         0.25 * 0.2 + 0.75 * 0.02
     )
 
@@ -61,7 +65,7 @@ def test_the_spread_comes_to_its_target_however_late_the_groups_are(drawn, elast
     for _ in range(150):
         taus = used[max(len(used) - 1 - delay, 0)]
         spreads = sensitivity * np.array(taus[:3]) ** elasticity
-        control.follow([group_with(drawn, taus, (9.0, *spreads))])
+        control.follow([group_with(drawn, taus, (9.0, *spreads))], WEIGHTS)
         used.append(control.temperatures)
     reached = sensitivity * np.array(used[-1][:3]) ** elasticity
     np.testing.assert_allclose(reached, 0.3, rtol=0.02)
@@ -70,9 +74,9 @@ def test_the_spread_comes_to_its_target_however_late_the_groups_are(drawn, elast
 
 def test_it_stays_within_its_bounds_and_moves_by_steps(drawn):
     control = TemperatureControl(target(gain=1.0, maximum=0.8, minimum=0.4))
-    control.follow([group_with(drawn, (0.5,) * 4, (0.0,) * 4)])
+    control.follow([group_with(drawn, (0.5,) * 4, (0.0,) * 4)], WEIGHTS)
     assert control.temperatures[:3] == pytest.approx((0.8,) * 3)  # no spread wants twice as much, not infinity
-    control.follow([group_with(drawn, (0.5,) * 4, (0.5,) * 4)])
+    control.follow([group_with(drawn, (0.5,) * 4, (0.5,) * 4)], WEIGHTS)
     assert control.temperatures[:3] == pytest.approx((0.4,) * 3)
 
 

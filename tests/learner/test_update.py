@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from learner.advantage import build_credit
-from learner.batching import build_pairs, group_advantages
+from learner.batching import build_pairs
+from learner.combination import Weighting, group_advantages
 from learner.guard import RatioGuardError
 from learner.loss import Objective, behaviour_means, log_ratio, means, pair_loss
 from learner.optimizer import RateSchedule
@@ -71,7 +72,7 @@ def test_the_gradient_is_the_mean_over_all_pairs_skipped_ones_included():
     assert report.skipped_fraction == pytest.approx(1.0 / 3.0)
 
     policy = adapted_policy()
-    pairs = build_pairs(groups, group_advantages(groups, learner.spec.credit))
+    pairs = build_pairs(groups, group_advantages(groups, learner.spec.credit, learner.spec.weightings, 1))
     v = policy.velocity(
         pairs.states, pairs.sigma, policy.encode(["prompt 0", "prompt 1", "prompt 2"]).take(pairs.prompt)
     )
@@ -268,14 +269,14 @@ def test_a_group_is_checked_with_the_weights_that_drew_it_and_the_live_ones_come
 
 @pytest.mark.parametrize("spoil", ["reward", "gradient"])
 def test_what_is_not_finite_changes_no_weight_and_the_next_update_is_sound(spoil):
-    learner, groups = honest()
+    first = 1e38 if spoil == "gradient" else 1.0
+    weightings = {"brightness": Weighting(weights=((1, first), (2, 1.0)))}
+    learner, groups = honest(weightings=weightings)
     before, sound = flat_weights(learner), groups[1]
     if spoil == "reward":
         values = groups[0].rewards[0].values.copy()
         values[1, -1] = np.nan
         groups[0] = with_values(groups[0], values)
-    else:
-        groups[0] = with_values(groups[0], groups[0].rewards[0].values, weight=1e38)
     report = learner.update(groups, guard=False)
     assert not report.trained
     assert torch.equal(flat_weights(learner), before)

@@ -10,6 +10,7 @@ class Answers:
     name = "answers"
     range = (0.0, 1.0)
     required_metadata = ("target",)
+    compares = False
 
     def __init__(self, answer: object) -> None:
         self.answer = answer

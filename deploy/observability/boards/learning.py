@@ -37,6 +37,56 @@ LEARNING: Rows = {
             lowest=0,
             width=12,
         ),
+        Chart(
+            title="Weights",
+            description="Share of each reward in the sum of advantages; it moves where the run file gives weights by "
+            "update.",
+            queries=[Query(expr='tafs_reward_weight{run="$run"}', legend="{{reward}}")],
+            unit="none",
+            width=12,
+        ),
+        Chart(
+            title="Images that pass a gate",
+            description="Share of images, by step, at which a gated reward counts. At 0 it teaches nothing.",
+            queries=[Query(expr='tafs_reward_gate_passed_ratio{run="$run"}', legend="{{reward}} step {{step}}")],
+            unit="percentunit",
+            lowest=0,
+            width=12,
+        ),
+    ),
+    "Held out": (
+        Chart(
+            title="Held-out panel",
+            description="Mean scores of the last look at the same prompts and seeds, by rewards that are trained and "
+            "by those that are not. Looks are evaluation.watch.every updates apart.",
+            queries=[Query(expr='tafs_look_score{run="$run"}', legend="{{reward}} ({{kind}})")],
+            unit="none",
+            alerts=("RewardHacked",),
+        ),
+        Chart(
+            title="Fall from the best look",
+            description="Of each held-out reward, in widths of its range. Beyond evaluation.watch.fall it diverges.",
+            queries=[
+                Query(expr='tafs_look_fall{run="$run"}', legend="{{reward}}"),
+                Query(expr='tafs_look_hacked{run="$run"}', legend="{{reward}} hacked"),
+            ],
+            unit="none",
+            lowest=0,
+        ),
+        Chart(
+            title="What the pictures are like",
+            description="Diversity within a prompt, distance from the model before training, saturation, sharpness.",
+            queries=[Query(expr='tafs_look_statistic{run="$run"}', legend="{{statistic}}")],
+            unit="none",
+            lowest=0,
+        ),
+        Chart(
+            title="Last look",
+            description="The update that it was made after.",
+            queries=[Query(expr='tafs_look_update{run="$run"}', legend="update")],
+            unit="none",
+            lowest=0,
+        ),
     ),
     "Update": (
         Chart(

@@ -35,8 +35,7 @@ VERSION = WeightsVersion(version=58, update=51, lineage=2, digest="ab" * 32)
 def rewards(**changes):
     values = {
         "name": "ocr",
-        "weight": 0.5,
-        "span": 1.0,
+        "range": (-0.5, 1.5),
         "values": np.array([[0.1, np.nan], [1 / 3, np.nan]], np.float32),
         "scored": np.array([True, False]),
     }
@@ -83,7 +82,7 @@ def test_nouns_come_back_as_they_were_sent() -> None:
 def test_rewards_come_back_bit_for_bit_with_unscored_steps_masked() -> None:
     [column] = decode(encode(scored()), ScoredEntry).rewards
     read = column.to_rewards()
-    assert (read.name, read.weight, read.span) == ("ocr", 0.5, 1.0)
+    assert (read.name, read.range, read.span) == ("ocr", (-0.5, 1.5), 2.0)
     assert read.values.tobytes() == rewards().values.tobytes()
     assert (read.values.dtype, read.scored.dtype) == (np.float32, np.bool_)
     assert read.scored.tolist() == [True, False]

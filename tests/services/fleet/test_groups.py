@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rollout.types import Prompt
-from services.fleet.build import WeightedReward
+from services.fleet.build import PlacedReward
 from services.fleet.groups import decode_images_of, draw_group, score_images
 from tests.linear_chain import chain_behaviour
 from tests.tiny_policies import TinyPolicy
@@ -47,7 +47,7 @@ def test_an_image_that_samples_share_is_decoded_and_scored_once(options, steps, 
     behaviour = replace(chain_behaviour(**options), height=2, width=3)
     drawn = draw_group(policy, prompt, behaviour, 12, 0, 5)
     images = decode_images_of(policy, drawn, behaviour, steps)
-    found = score_images(WeightedReward(reward, 1.0), images, prompt, behaviour)
+    found = score_images(PlacedReward(reward.name, reward, lambda _: images.steps, 64), images, prompt, behaviour)
     assert (policy.decoded, reward.seen) == (unique, unique)
     every = policy.decode(drawn.clean[:, list(steps)].flatten(0, 1)).numpy().reshape(12, len(steps), 2, 3, 3)
     np.testing.assert_array_equal(images.pixels, every)

@@ -31,6 +31,8 @@ def make_rewards(update: int, rng: np.random.Generator, rewards: Sequence[str], 
             "mean": tuple(c * (0.15 + 0.85 * learned) + float(rng.normal(0.0, 0.025)) for c in ceilings),
             "spread": (0.3,) * num_steps,
             "zero_spread": (0.1 + 0.3 * learned,) * num_steps,
+            "weight": height,
+            "passed": (0.25 * learned,) * num_steps if name == "judge" else (),
         }
     return table
 

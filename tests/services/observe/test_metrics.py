@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.observe.endpoint import announce, serve
+from services.observe.hacking import Look, Scale, judge
 from services.observe.metric_cells import QueueFigures, Saved
 from services.observe.metric_table import (
     MAX_REASONS,
@@ -25,6 +26,11 @@ from services.observe.metric_table import (
 from services.observe.metrics import RunMetrics
 
 from .figures import FACTS, QUEUE
+
+LOOK = Look(
+    update=2, trained={"ocr": [0.25, 0.75]}, panel={"reader": [1.0, 0.0, 0.0, 1.0]}, statistics={"diversity": 0.3}
+)
+SCALE = Scale(widths={"reader": 1.0}, signs={"ocr": 1.0}, fall=0.1, looks=1)
 
 
 def scrape(metrics: RunMetrics) -> dict:
@@ -50,6 +56,7 @@ def metrics(make_history) -> RunMetrics:
     metrics = RunMetrics("numbers", FACTS, lambda: QUEUE)
     for record in make_history(3):
         metrics.observe(record)
+    metrics.look(LOOK, judge([LOOK], SCALE))
     metrics.save(Saved(unix_time=1_760_000_040.0, seconds=1.5))
     return metrics
 
@@ -119,8 +126,20 @@ def test_the_last_updates_figures_are_shown_by_step_and_statistic(metrics: RunMe
     assert value(families, "tafs_reward_value", reward="judge", step="1", stat="spread") == judge.spread[1]
     zero = value(families, "tafs_reward_zero_spread_ratio", reward="judge", step="1")
     assert zero == pytest.approx(judge.zero_spread[1])
+    assert value(families, "tafs_reward_weight", reward="judge") == judge.weight
+    assert value(families, "tafs_reward_gate_passed_ratio", reward="judge", step="1") == judge.passed[1]
     assert value(families, "tafs_skipped_pairs_ratio") == figures.skipped_fraction
     assert value(families, "tafs_update") == 3
+
+
+def test_the_held_out_panel_is_shown_beside_what_is_trained(metrics: RunMetrics) -> None:
+    families = scrape(metrics)
+    assert value(families, "tafs_look_update") == 2
+    assert value(families, "tafs_look_score", reward="ocr", kind="trained") == 0.5
+    assert value(families, "tafs_look_score", reward="reader", kind="panel") == 0.5
+    assert value(families, "tafs_look_statistic", statistic="diversity") == 0.3
+    assert value(families, "tafs_look_fall", reward="reader") == 0.0
+    assert value(families, "tafs_look_hacked", reward="reader") == 0.0
 
 
 def test_an_update_lasts_as_long_as_its_phases_and_calls_add_up(metrics: RunMetrics, make_history) -> None:
@@ -133,6 +152,7 @@ def test_an_update_lasts_as_long_as_its_phases_and_calls_add_up(metrics: RunMetr
 
 def test_a_checkpoint_has_its_time_and_its_seconds_are_a_phases(metrics: RunMetrics) -> None:
     before = value(scrape(metrics), "tafs_phase_seconds_total", phase="checkpoint")
+    metrics.look(LOOK, judge([LOOK], SCALE))
     metrics.save(Saved(unix_time=1_760_000_100.0, seconds=2.5))
     families = scrape(metrics)
     assert value(families, "tafs_checkpoint_last_success_timestamp_seconds") == 1_760_000_100.0

@@ -26,6 +26,7 @@ class Brightness:
     name = "brightness"
     range = (0.0, 1.0)
     required_metadata = ("target",)
+    compares = False
 
     def __init__(self) -> None:
         self.gate = threading.Event()
