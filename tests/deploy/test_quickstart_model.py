@@ -26,9 +26,10 @@ def test_the_model_is_small_and_holds_safetensors_only() -> None:
 
 
 def test_the_model_is_the_frozen_one() -> None:
-    weights = FOLDER / "transformer/diffusion_pytorch_model.safetensors"
-    frozen = (ROOT / "deploy/quickstart/model.sha256").read_text().split()[0]
-    assert hashlib.sha256(weights.read_bytes()).hexdigest() == frozen
+    lines = (ROOT / "deploy/quickstart/model.sha256").read_text().splitlines()
+    frozen = {name: digest for digest, name in (line.split() for line in lines)}
+    found = {path.relative_to(FOLDER).as_posix(): path for path in FOLDER.rglob("*.safetensors")}
+    assert {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()} == frozen
 
 
 def test_a_plain_four_step_call_walks_exactly_the_runs_grid(pipe) -> None:
