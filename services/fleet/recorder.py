@@ -152,8 +152,10 @@ def compose_run_strips(config: RunConfig, folder: Path) -> None:
     files = sorted((folder / "strips").glob("update_*.npz"))
     if len(files) < 2:
         return
-    chosen = dict.fromkeys((files[0], files[len(files) // 2], files[-1]))
-    panels = [StripPanel(heading=f"Update {int(f.stem.split('_')[1])}", rows=_rows(_stored(f))) for f in chosen]
+    updates = {int(file.stem.split("_")[1]): file for file in files}
+    middle = min(updates, key=lambda update: abs(update - max(updates) / 2))
+    chosen = dict.fromkeys((min(updates), middle, max(updates)))
+    panels = [StripPanel(heading=f"Update {update}", rows=_rows(_stored(updates[update]))) for update in chosen]
     columns = [f"step {step}" for step in range(len(config.sampling.sigmas) - 1)]
     picture = compose_before_after(panels, columns, config.name)
     picture.save(folder / "strips" / BEFORE_AFTER)

@@ -193,7 +193,7 @@ def _draw_row(
         canvas.paste(Image.fromarray(pixels).resize(grid.cell, resampling), (left, top))
         pen.rectangle((left - 1, top - 1, left + width, top + height), outline=LINE)
         if row.notes:
-            pen.text((left, top + height + 4), _fit(row.notes[column], font, width), MUTED, font)
+            pen.text((left, top + height + 4), _fit(_drawable(row.notes[column], font), font, width), MUTED, font)
 
 
 @lru_cache(maxsize=16)
@@ -201,6 +201,12 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib and knows Greek letters and arrows."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)
+
+
+def _drawable(text: str, font: ImageFont.FreeTypeFont) -> str:
+    """The text with a question mark for every character that the font lacks: readers see characters in any blot."""
+    missing = bytes(font.getmask("\uffff"))
+    return "".join("?" if ord(letter) > 127 and bytes(font.getmask(letter)) == missing else letter for letter in text)
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

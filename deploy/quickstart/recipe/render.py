@@ -1,5 +1,5 @@
-"""The quickstart's world: two-digit numbers in a colour, drawn with Pillow's own font on 32 x 16 white pixels. As in any
-scraped collection, many of the pictures are out of focus, and nothing in the prompt tells which.
+"""The quickstart's world: two-digit numbers in a colour, drawn with Pillow's own font on 32 x 16 white pixels. As in
+any scraped collection, many of the pictures are out of focus, and nothing in the prompt tells which.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     python deploy/quickstart/recipe/train.py OUTPUT_FOLDER [--flow-updates N] [--seed S]
 
 Two stages on pictures drawn on the fly: an autoencoder, then flow matching of the transformer and both text encoders.
-More than half of the pictures of the second stage are out of focus, and so are the model's own: it knows its numbers and
-colours and draws 30 to 50 % of them legibly. Reinforcement learning has the rest to do. Takes about ten minutes.
+Nearly half of the pictures of the second stage are out of focus, and more than half of the model's own: it knows its
+numbers and colours and draws 30 to 50 % of them legibly. Reinforcement learning has the rest to do. Takes about twelve
+minutes on one core.
 """
 
 from __future__ import annotations

@@ -67,3 +67,12 @@ def test_rows_that_do_not_fit_together_are_refused(make_rows) -> None:
         compose_before_after([StripPanel(heading="a", rows=rows), StripPanel(heading="b", rows=rows[::-1])], STEPS, "t")
     with pytest.raises(ValueError, match="at least one row"):
         compose_strip([], STEPS, "t")
+
+
+def test_a_note_with_a_character_that_the_font_lacks_is_drawn_like_one_with_a_question_mark(make_rows) -> None:
+    def noted(note: str) -> np.ndarray:
+        rows = [StripRow(caption=row.caption, images=row.images, notes=(note,) * 4) for row in make_rows(1)]
+        return np.asarray(compose_strip(rows, STEPS, "update 0"))
+
+    assert (noted("\u7a0b3") == noted("?3")).all()
+    assert (noted("\u00e93") != noted("?3")).any()
