@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from rewards.exact_match import exact_match
 from rewards.ocr import build_tiny_recogniser
 from rollout.lora import attach_adapter
-from rollout.policies.build import load_policy
+from rollout.policies.build import PolicySpec, load_policy
 from rollout.policy import Policy
-from rollout.sampler import sample
-from rollout.schedule import build_process, uniform_grid
-from rollout.seeding import named_noise
-from rollout.types import Behaviour, PolicySpec
+from rollout.process import process_of
+from rollout.sampler import named_noise, sample
+from rollout.schedule import uniform_grid
+from rollout.types import Behaviour
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "deploy/quickstart"
@@ -49,7 +49,7 @@ def ink(images: NDArray[np.uint8]) -> NDArray[np.float64]:
 def figures(policy: Policy, per_prompt: int) -> tuple[float, float]:
     """Share of images that read right, and of those the share in the right colour."""
     behaviour = Behaviour(sigmas=uniform_grid(4), temperatures=(1.0,) * 4, height=16, width=32)
-    process = build_process(behaviour.sigmas, behaviour.temperatures)
+    process = process_of(behaviour)
     reader = build_tiny_recogniser()
     palette = np.array(list(COLOURS.values()), dtype=np.float64)
     read, coloured = [], []
