@@ -63,7 +63,7 @@ def settings_of(
 
 def _grid(config: RunConfig, policy: Policy, num_steps: int) -> tuple[float, ...]:
     own = config.sampling
-    known = {len(sigmas) - 1: sigmas for sigmas in reversed(own.grids)}
+    known = {1: (1.0, 0.0), **{len(sigmas) - 1: sigmas for sigmas in reversed(own.grids)}}  # there is one of one step
     return known.get(num_steps) or policy.sigmas(num_steps, own.height, own.width)
 
 
