@@ -14,6 +14,7 @@
     ├── WorkerFailed            70  a worker failed more often than its budget allows
     ├── RewardFailed            75  a reward could not give scores
     ├── ServerUnavailable       75  the Redis server did not start, or does not answer
+    │   └── ServerFull              it has no room; what is in flight makes some
     └── StalledError            75  nothing moved for longer than the run allows
 
 Messages say what was expected, what was found and where to change it. `learner.guard.RatioGuardError` stands
@@ -107,6 +108,10 @@ class ServerUnavailable(TafsError):
     """The Redis server did not start, or does not answer."""
 
     exit_code = ExitCode.TRY_AGAIN
+
+
+class ServerFull(ServerUnavailable):
+    """The Redis server has reached its maxmemory: what adds nothing still works, and makes room for the rest."""
 
 
 class StalledError(TafsError):

@@ -293,6 +293,10 @@ class Queue:
             duplicates=ledger["duplicates"],
         )
 
+    def close(self) -> None:
+        """Close the connections that claims were made on; the client that the queue was given stays open."""
+        self._claims.close()
+
     def request_stop(self, reason: str) -> None:
         """Ask all workers of the run to stop; they look between two groups. The first reason stays until begin."""
         if not reason:

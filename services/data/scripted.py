@@ -20,6 +20,8 @@ KEYS = (
     "bytes", "epoch",
 )  # fmt: skip
 """In the order of scripts/keys.lua."""
+GROWING = ("admit", "publish", "retry")
+"""Refused by a full server. All others must go on there: they are what makes room."""
 
 
 class Scripts:
@@ -69,4 +71,5 @@ def source(script: str) -> str:
 def _source(script: str) -> str:
     """The script's Lua text with what it builds on."""
     names = ["keys", script] if script == "take_over" else ["keys", "places", script]
-    return "\n".join(source(name) for name in names)
+    flags = "" if script in GROWING else "#!lua flags=allow-oom\n"
+    return flags + "\n".join(source(name) for name in names)

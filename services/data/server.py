@@ -28,11 +28,11 @@ from typing import Any, Self
 from redis import ConnectionPool, Redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from services.errors import ServerUnavailable, TafsError
+from services.errors import ServerFull, ServerUnavailable, TafsError
 
 ANSWER_TIMEOUT_S = 30.0  # a wait on a socket; longer than the longest claim and than a gigabyte's transfer
 CONNECT_TIMEOUT_S = 5.0
@@ -89,7 +89,8 @@ def _client_like(redis: Redis, **changes: Any) -> Redis:  # noqa: ANN401 - redis
 
 @contextmanager
 def reaching_server(refused: type[TafsError], action: str) -> Iterator[None]:
-    """Raise redis-py's errors as ours: ServerUnavailable if the server does not answer, `refused` if it says no.
+    """Raise redis-py's errors as ours: ServerUnavailable if the server does not answer, ServerFull if it has no room,
+    `refused` if it says no.
 
     action: what was tried, for the message.
     """
@@ -99,6 +100,8 @@ def reaching_server(refused: type[TafsError], action: str) -> Iterator[None]:
         raise ServerUnavailable(
             f"could not {action}: expected an answer of the Redis server, found: {error}"
         ) from error
+    except OutOfMemoryError as error:
+        raise ServerFull(f"could not {action}: the Redis server is full: {error}") from error
     except RedisError as error:
         raise refused(f"could not {action}: the Redis server said: {error}") from error
 

@@ -21,13 +21,16 @@ if number('max_payload_bytes') > 0 and room > 0 then
   end
 end
 for _ = 1, room do
-  local ordinal = redis.call('ZPOPMIN', holes)[1]
-  if not ordinal then
-    ordinal = redis.call('HINCRBY', ledger, 'frontier', 1) - 1
-  end
+  local hole = redis.call('ZRANGE', holes, 0, 0)[1]
+  local ordinal = hole or number('frontier')
   local attempt = tonumber(redis.call('HGET', attempts, ordinal) or 0)
   local ticket = { schema = schema, ordinal = tonumber(ordinal), attempt = attempt, created_ms = now_ms }
   put('tickets', ordinal, attempt, cmsgpack.pack(ticket))
+  if hole then -- only now: a full server refuses the ticket, and what is taken out before it would be lost
+    redis.call('ZREM', holes, hole)
+  else
+    redis.call('HINCRBY', ledger, 'frontier', 1)
+  end
   redis.call('HINCRBY', ledger, 'dispatched', 1)
 end
 return math.max(room, 0)

@@ -66,6 +66,8 @@ class SmallFleet:
                         self.stop.wait(PAUSE_S)
         except Exception as error:
             self.errors.append(error)
+        finally:
+            queue.close()
 
     def draw(self, queue, claimed):
         ticket = decode(claimed.payload, Ticket)
@@ -118,6 +120,11 @@ class SmallFleet:
                     del self.trained[self.saved :]
                     self.recover()
                 self.once()
+
+    def close(self):
+        """Close every connection."""
+        self.queue.close()
+        self.redis.close()
 
     def once(self):
         """One update, or a recovery."""

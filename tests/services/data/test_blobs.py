@@ -3,7 +3,7 @@ import pytest
 from services.data.blobs import FileBlobs, RedisBlobs, build_blobs
 from services.data.server import connect, without_retry
 from services.data.wire import BlobRef
-from services.errors import BlobCorrupt, BlobError, ConfigError, ServerUnavailable
+from services.errors import BlobCorrupt, BlobError, ConfigError, ServerFull, ServerUnavailable
 
 from .blob_contract import BLOBS, NAMES, BlobContract
 
@@ -40,7 +40,7 @@ def test_a_flipped_byte_in_a_file_is_found(tmp_path) -> None:
 def test_a_full_server_is_a_blob_error(redis) -> None:
     redis.config_set("maxmemory", 1)
     try:
-        with pytest.raises(BlobError, match="put 2 blobs of 11 bytes"):
+        with pytest.raises(ServerFull, match="put 2 blobs of 11 bytes"):
             RedisBlobs(redis, "run").put(NAMES, BLOBS)
     finally:
         redis.config_set("maxmemory", 0)

@@ -2,7 +2,7 @@ import pytest
 
 from services.data.letters import DeadLetters
 from services.data.queue import Ledger, Queue, accounting_holds
-from services.data.wire import Ticket, decode
+from services.data.wire import TICKET_SCHEMA, Ticket, decode
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_letter_says_which_group_died_where_and_why(letters, redis) -> None:
     assert abs(first.unix_time - redis.time()[0]) < 60
     assert first.entry() == Ticket(ordinal=0, attempt=0, created_ms=0)
     assert first.group() is None
-    assert first.described()["entry"] == {"schema": "ticket/1", "ordinal": 0, "attempt": 0, "created_ms": 0}
+    assert first.described()["entry"] == {"schema": TICKET_SCHEMA, "ordinal": 0, "attempt": 0, "created_ms": 0}
     assert second.ordinal == 1
 
 

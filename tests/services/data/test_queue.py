@@ -1,9 +1,11 @@
+from contextlib import contextmanager
+
 import pytest
 
 from services.data.queue import Claimed, Ledger, Queue, accounting_holds
 from services.data.server import connect
 from services.data.wire import Ticket, decode
-from services.errors import QueueError, RunMissing
+from services.errors import QueueError, RunMissing, ServerFull
 
 NOW_MS = 1_760_000_000_123
 
@@ -258,16 +260,51 @@ def test_the_first_reason_to_stop_stays(queue) -> None:
     assert queue.stop_requested() == "drain"
 
 
-def test_a_full_server_refuses_a_result_and_leaves_its_group_where_it_was(redis, queue) -> None:
+@pytest.fixture
+def full(redis):
+    """A context in which the server has no room."""
+
+    @contextmanager
+    def without_room():
+        redis.config_set("maxmemory", 1)
+        try:
+            yield
+        finally:
+            redis.config_set("maxmemory", 0)
+
+    return without_room
+
+
+def test_a_full_server_refuses_a_result_and_leaves_its_group_where_it_was(full, queue) -> None:
     queue.admit(NOW_MS)
     entry, ordinal, attempt = tickets(queue)[0]
-    redis.config_set("maxmemory", 1)
-    try:
-        with pytest.raises(QueueError, match=r"OOM|memory"):
-            queue.publish("tickets", entry, b"result", ordinal, attempt)
-    finally:
-        redis.config_set("maxmemory", 0)
+    with full(), pytest.raises(ServerFull, match=r"OOM|memory"):
+        queue.publish("tickets", entry, b"result", ordinal, attempt)
     assert queue.publish("tickets", entry, b"result", ordinal, attempt)
+
+
+def test_a_full_server_dispatches_nothing_and_forgets_nothing(full, redis, queue) -> None:
+    queue.admit(NOW_MS)
+    for entry, ordinal, _ in tickets(queue)[:2]:
+        queue.evict(entry, ordinal, "stale", "tickets")
+    with full(), pytest.raises(ServerFull):
+        queue.admit(NOW_MS)
+    assert redis.zrange("{run}:holes", 0, -1) == [b"0", b"1"]
+    assert accounting_holds(queue.statistics())
+    assert queue.admit(NOW_MS) == 2
+
+
+def test_a_full_server_still_does_whatever_makes_room(full, queue) -> None:
+    queue.admit(NOW_MS)
+    scored = to_scored(queue)
+    with full():
+        finish(queue, 1, {0: scored[0], 1: scored[1]})
+        assert queue.evict(scored[2], 2, "stale") == "evicted"
+        assert queue.fail("scored", scored[3], 3, "nan") == "failed"
+        assert queue.renew("learner") == frozenset()
+        assert queue.release("rollout-0") == ()
+        assert queue.reconcile(Ledger(groups_per_update=2, max_staleness=1, total_groups=8)) == 2
+    assert accounting_holds(queue.statistics())
 
 
 @pytest.mark.parametrize("run", ["", "a b", "a{b}", "*", "a/b"])

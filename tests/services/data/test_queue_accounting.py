@@ -6,6 +6,7 @@ from contextlib import suppress
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from services.data.letters import DeadLetters
 from services.data.queue import Ledger, Queue, accounting_holds
 from services.data.wire import Ticket, decode
 from services.errors import QueueError
@@ -23,6 +24,8 @@ STEPS = (
     "restart",
     "resume",
     "roll_back",
+    "retry",
+    "drop",
     "flush",
 )
 
@@ -150,6 +153,16 @@ class Run:
         if self.checkpoints:
             del self.checkpoints[len(self.checkpoints) - min(pick % 3, len(self.checkpoints) - 1) :]
             self.take_over(*self.checkpoints[-1])
+
+    def retry(self, pick):
+        """Somebody looks at the dead letters."""
+        letters = DeadLetters(self.redis, "run")
+        tried = letters.retry([letter.ordinal for letter in letters.all()[: pick % 3]])
+        self.published = {name for name in self.published if name[1] not in tried}
+
+    def drop(self, pick):
+        letters = DeadLetters(self.redis, "run")
+        letters.drop([letter.ordinal for letter in letters.all()[: pick % 3]])
 
     def flush(self, pick):
         """The server lost its memory."""

@@ -54,6 +54,7 @@ def test_a_flushed_server_costs_the_groups_in_flight_and_no_update(binary) -> No
         fleet.run(once_each(redis.flushall))
         check(fleet)
         assert fleet.recoveries == len(DISTURBED)
+        fleet.close()
         redis.close()
 
 
@@ -74,6 +75,7 @@ def test_a_flush_between_two_commands_of_an_update_is_survived(binary) -> None:
         fleet.run()
         check(fleet)
         assert fleet.recoveries == len(DISTURBED)
+        fleet.close()
         redis.close()
 
 
@@ -92,6 +94,7 @@ def test_a_server_that_is_killed_and_started_again_is_met_by_the_same_clients(bi
         fleet.run(once_each(kill_and_restart))
         check(fleet)
         assert fleet.recoveries <= len(DISTURBED) if keep else fleet.recoveries == len(DISTURBED)
+        fleet.close()
         redis.close()
 
 
@@ -106,6 +109,7 @@ def test_a_learner_that_falls_back_to_its_checkpoint_trains_what_it_forgot_once_
         check(fleet)
         assert fleet.recoveries == 2
         assert fleet.queue.statistics().evictions == {"rolled back": 2 * GROUPS_PER_UPDATE}
+        fleet.close()
         redis.close()
 
 
@@ -122,4 +126,5 @@ def test_a_flush_while_the_learner_falls_back_is_no_worse(binary) -> None:
 
         fleet.run(flush_once, learner_dies_at=(3,))
         check(fleet)
+        fleet.close()
         redis.close()

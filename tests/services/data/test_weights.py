@@ -7,7 +7,7 @@ from redis import Redis
 from rollout.trained import digest_tensors, load_tensors, trained_tensors
 from rollout.types import WeightsVersion
 from services.data.weights import WeightsStore
-from services.errors import RunMissing, Superseded, WeightsCorrupt, WeightsError, WeightsMissing
+from services.errors import RunMissing, ServerFull, Superseded, WeightsCorrupt, WeightsError, WeightsMissing
 
 pytestmark = pytest.mark.integration
 
@@ -155,7 +155,7 @@ def test_a_full_server_moves_no_pointer(store, redis) -> None:
     version = published(store, 1)
     redis.config_set("maxmemory", 1)
     try:
-        with pytest.raises(WeightsError, match="publish weights version 2"):
+        with pytest.raises(ServerFull, match="publish weights version 2"):
             published(store, 2)
     finally:
         redis.config_set("maxmemory", 0)
