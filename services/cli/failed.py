@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from services.errors import ConfigError
 
 def open_letters(folder: Path) -> DeadLetters:
     """The dead letters of the run of this folder. Raises ConfigError."""
-    return DeadLetters(connect(find_server(folder)), folder.resolve().name)
+    return DeadLetters(connect(find_server(folder, os.environ)), folder.resolve().name)
 
 
 def list_letters(folder: Path, console: Console) -> None:

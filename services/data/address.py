@@ -1,11 +1,13 @@
-"""How a command finds the server of a run: the run leaves its server's URL in its folder for as long as it lives.
+"""How a command finds the server of a run.
 
-The URL may carry the embedded server's password, so the file is for its owner's eyes only.
+A run with a server of its own leaves its URL in its folder for as long as it lives. The URL carries the password, which
+dies with the run; the file is for its owner's eyes only. Of any other server the folder knows the URL without its
+password, which the environment must give.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import yaml
 from services.errors import ConfigError
 
 ADDRESS_FILE = ".server"
+URL_VARIABLE = "TAFS_REDIS_URL"
 
 
 @contextmanager
@@ -29,9 +32,9 @@ def leave_address(folder: Path, url: str) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def find_server(folder: Path) -> str:
-    """The URL of the server that holds the run of this folder. ConfigError if the folder is not a run's, or the run is
-    over and its server was its own.
+def find_server(folder: Path, environment: Mapping[str, str]) -> str:
+    """The URL of the server that holds the run of this folder. ConfigError if the folder is not a run's, the run is
+    over and its server was its own, or the URL lacks a password that the environment does not give.
     """
     config = folder / "config.yaml"
     if not config.is_file():
@@ -45,4 +48,8 @@ def find_server(folder: Path) -> str:
             f"{folder}: the run is not running, and its server was its own: what it held went with it; "
             "start the run again, or give it a server that lasts (fleet.redis)"
         )
+    if ":***@" in str(url):
+        if not environment.get(URL_VARIABLE):
+            raise ConfigError(f"the password of {url} is not in the run folder: set {URL_VARIABLE} to the whole URL")
+        return environment[URL_VARIABLE]
     return str(url)

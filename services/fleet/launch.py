@@ -68,7 +68,8 @@ def train(config: RunConfig, *, fresh: bool, console: Console) -> ExitCode:
         folder = stack.enter_context(owned(config, fresh=fresh))
         stop = stack.enter_context(StopSign(console))
         url = config.fleet.redis or stack.enter_context(EmbeddedServer()).url
-        stack.enter_context(leave_address(folder, url))
+        if config.fleet.redis is None:  # a server's password that is not the run's own stays out of its folder
+            stack.enter_context(leave_address(folder, url))
         redis = connect(url)
         queue = Queue(redis, config.name)
         scraped = Queue(impatient(redis, SCRAPE_TIMEOUT_S), config.name)

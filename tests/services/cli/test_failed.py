@@ -94,10 +94,14 @@ def test_the_address_is_for_its_owner_and_goes_with_the_run(tmp_path) -> None:
     (tmp_path / "config.yaml").write_text("fleet: {redis: null}\n")
     with leave_address(tmp_path, "unix://:secret@/s"):
         assert (tmp_path / ".server").stat().st_mode & 0o777 == 0o600
-        assert find_server(tmp_path) == "unix://:secret@/s"
+        assert find_server(tmp_path, {}) == "unix://:secret@/s"
     with pytest.raises(ConfigError, match="its server was its own"):
-        find_server(tmp_path)
+        find_server(tmp_path, {})
     (tmp_path / "config.yaml").write_text("fleet: {redis: 'rediss://host/0'}\n")
-    assert find_server(tmp_path) == "rediss://host/0"
+    assert find_server(tmp_path, {}) == "rediss://host/0"
+    (tmp_path / "config.yaml").write_text("fleet: {redis: 'rediss://me:***@host/0'}\n")
+    assert find_server(tmp_path, {"TAFS_REDIS_URL": "rediss://me:secret@host/0"}) == "rediss://me:secret@host/0"
+    with pytest.raises(ConfigError, match="set TAFS_REDIS_URL"):
+        find_server(tmp_path, {})
     with pytest.raises(ConfigError, match=r"no .*elsewhere/config.yaml"):
-        find_server(tmp_path / "elsewhere")
+        find_server(tmp_path / "elsewhere", {})
