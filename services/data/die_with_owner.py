@@ -21,6 +21,8 @@ def become(owner_pid: int, command: list[str]) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
         if os.getppid() != owner_pid:  # it died before the line above
             sys.exit("the owner is gone")
+    # `ray job stop` sends SIGTERM to everything below the run, which needs its server to drain; SIGINT ends it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     os.execv(command[0], command)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -211,9 +212,9 @@ class EmbeddedServer:
             raise
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """Terminate the server, kill it after timeout_s, and remove its folder. Does nothing if there is none."""
+        """End the server, kill it after timeout_s, and remove its folder. Does nothing if there is none."""
         if self._process is not None:
-            self._process.terminate()
+            self._process.send_signal(signal.SIGINT)  # it is deaf to SIGTERM: see die_with_owner
             try:
                 self._process.wait(timeout_s)
             except subprocess.TimeoutExpired:

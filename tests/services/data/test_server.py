@@ -143,3 +143,14 @@ def test_what_waits_for_no_tensor_imports_no_torch() -> None:
     code = f"import sys; import {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.integration
+def test_a_sigterm_to_everything_below_the_run_leaves_the_server_to_the_run_that_drains() -> None:
+    with EmbeddedServer() as server:
+        os.kill(server.pid, signal.SIGTERM)
+        time.sleep(0.3)
+        assert connect(server.url).ping()
+        started = time.monotonic()
+        server.stop(timeout_s=20)
+        assert time.monotonic() - started < 15, "it had to be killed"
