@@ -93,6 +93,9 @@ class FleetConfig(Block):
     """Interface of the endpoint."""
     stall_timeout_s: Rate = 300.0
     """No progress for this long ends the run with stacks of all workers and exit code 75."""
+    log: Literal["text", "json"] = "text"
+    """The run's output: text for people, json for collectors, one object per line with run, role, replica, version and
+    gid (the group)."""
 
     @field_validator("redis")
     @classmethod

@@ -33,13 +33,10 @@ def train(
     ] = False,
 ) -> None:
     """Train; the same run name goes on from its last checkpoint."""
-    from rich.console import Console
-
     from services.cli.run_file import load_run_file
-    from services.fleet.launch import train as launch
+    from services.cli.train import train_run
 
-    config = load_run_file(run_file, overrides or ())
-    raise typer.Exit(launch(config, fresh=fresh, console=Console()))
+    raise typer.Exit(train_run(load_run_file(run_file, overrides or ()), fresh=fresh))
 
 
 @app.command()
@@ -185,11 +182,13 @@ def trace(
     run_folder: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/quickstart.")],
     *,
     output: Annotated[Path | None, typer.Option(help="Default: trace.json in the run folder.")] = None,
+    group: Annotated[str | None, typer.Option(help="Show this group's way instead: its number, or gid.")] = None,
 ) -> None:
-    """Write the run's updates and phases as a trace for ui.perfetto.dev or chrome://tracing."""
-    from services.cli.status import write_trace
+    """Write the run's updates, phases and workers as a trace for ui.perfetto.dev or chrome://tracing."""
+    from services.cli.trace import group_lines, write_trace
 
-    typer.echo(write_trace(run_folder, output))
+    for line in [str(write_trace(run_folder, output))] if group is None else group_lines(run_folder, group):
+        typer.echo(line)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`tafs status` and `tafs trace`: where a run stands and how it went, from its run folder."""
+"""`tafs status`: where a run stands, from its run folder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from services.errors import ConfigError
-from services.observe.history import read_history
-from services.observe.trace import chrome_trace
 
 
 def show_status(folder: Path) -> None:
@@ -33,17 +31,3 @@ def show_status(folder: Path) -> None:
         table.add_row(fate.replace("_", " "), str(queue[fate]))
     table.add_row("metrics", status["metrics"])
     Console().print(table)
-
-
-def write_trace(folder: Path, output: Path | None) -> Path:
-    """Write a run's trace; its path. ConfigError where the folder is not a run's, or cannot be written to."""
-    history = folder / "history.jsonl"
-    records = read_history(history) if history.is_file() else ()
-    if not records:
-        raise ConfigError(f"expected a run folder with a finished update, found no update in {history}")
-    path = output or folder / "trace.json"
-    try:
-        path.write_bytes(chrome_trace(folder.resolve().name, records))
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error}; choose another --output") from error
-    return path

@@ -18,7 +18,7 @@ the weights that its group must be drawn with. Every wait has a deadline; nothin
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.config import RunConfig
@@ -30,6 +30,7 @@ from services.errors import StalledError
 from services.fleet.fleet import Fleet
 from services.fleet.messages import Progress, UpdateOrder, UpdateResult
 from services.observe.history import UpdateRecord
+from services.observe.journeys import Journey, journey_of
 
 CLAIM_BLOCK_MS = 200
 """How long one claim waits before the loop looks after its workers again."""
@@ -54,7 +55,7 @@ class Controller:
         fleet: Fleet,
         queue: Queue,
         blobs: BlobStore,
-        observe: Callable[[UpdateRecord], None],
+        observe: Callable[[UpdateRecord, Sequence[Journey]], None],
     ) -> None:
         self._config = config
         self._fleet = fleet
@@ -89,13 +90,17 @@ class Controller:
         """Update until the run is complete or `stop` says so. `after` is called behind every update."""
         self._queue.admit(_now_ms())
         started = time.monotonic() - progress.run_seconds
+        saved_s = 0.0
         while progress.update < self._config.learning.updates and not stop():
             waited = time.monotonic()
             batch = self._collect(stop)
             if batch is None:
                 break
-            progress = self._update(progress, batch, wait_s=time.monotonic() - waited, started=started)
+            spent = {"checkpoint": saved_s, "wait": time.monotonic() - waited}
+            progress = self._update(progress, batch, spent, started=started)
+            saving = time.monotonic()
             after(progress)
+            saved_s = time.monotonic() - saving
         return progress
 
     def _collect(self, stop: Callable[[], bool]) -> list[Scored] | None:
@@ -118,10 +123,14 @@ class Controller:
         batch, self._waiting = self._waiting[:want], self._waiting[want:]
         return sorted(batch, key=lambda scored: scored.entry.group.ordinal)
 
-    def _update(self, progress: Progress, batch: list[Scored], *, wait_s: float, started: float) -> Progress:
+    def _update(
+        self, progress: Progress, batch: list[Scored], spent: Mapping[str, float], *, started: float
+    ) -> Progress:
         groups = [scored.entry.group for scored in batch]
         ordinals = [group.ordinal for group in groups]
+        began = time.time()
         result = self._fleet.update(self._order(progress, batch))
+        ended = time.time()
         self._queue.finish_update(progress.update + 1, [scored.claimed for scored in batch], ordinals)
         self._queue.admit(_now_ms())
         self._blobs.delete([ref for group in groups for ref in group.latents])
@@ -133,7 +142,10 @@ class Controller:
             run_seconds=time.monotonic() - started,
             images_total=progress.images_total + int(result.report["images"]),
         )
-        self._observe(record_of(now, batch, result, wait_s))
+        named = {"update": now.update, "version": now.version, "lineage": now.lineage}
+        journeys = [journey_of(scored.entry, **named, began=began, ended=ended) for scored in batch]
+        phases = all_phases({**spent, **result.phase_seconds}, now.run_seconds - progress.run_seconds)
+        self._observe(record_of(now, batch, result, phases), journeys)
         return now
 
     def _order(self, progress: Progress, batch: list[Scored]) -> UpdateOrder:
@@ -148,7 +160,17 @@ class Controller:
         )
 
 
-def record_of(now: Progress, batch: list[Scored], result: UpdateResult, wait_s: float) -> UpdateRecord:
+def all_phases(measured: Mapping[str, float], whole_s: float) -> dict[str, float]:
+    """The phases of an update, with the rest of the time since the update before it as `other`: they add up to it.
+
+    `other` is the queue's bookkeeping, the observers, and the calls' way to the learner and back.
+    """
+    return {**measured, "other": max(0.0, whole_s - sum(measured.values()))}
+
+
+def record_of(
+    now: Progress, batch: list[Scored], result: UpdateResult, phase_seconds: Mapping[str, float]
+) -> UpdateRecord:
     """What the run's observers are told about an update."""
     groups = [scored.entry.group for scored in batch]
     return UpdateRecord(
@@ -165,7 +187,7 @@ def record_of(now: Progress, batch: list[Scored], result: UpdateResult, wait_s: 
             "score": sum(scored.entry.timings["score"] for scored in batch),
             "update": result.call_seconds,
         },
-        phase_seconds={"wait": wait_s, **result.phase_seconds},
+        phase_seconds=dict(phase_seconds),
         report=dict(result.report),
     )
 

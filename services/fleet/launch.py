@@ -40,6 +40,7 @@ from services.fleet.stop import StopSign
 from services.fleet.watch import BEST_FOLDER, Watch, build_watch
 from services.observe.hacking import sentence
 from services.observe.history import read_history
+from services.observe.log import JsonLines
 from services.observe.model_card import AdapterCard, render_model_card
 from services.observe.report import write_report
 from services.observe.summary import Evaluation, When, build_summary, write_summary
@@ -60,8 +61,11 @@ class Session:
     watch: Watch | None
 
 
-def train(config: RunConfig, *, fresh: bool, console: Console) -> ExitCode:
-    """Run, or go on with, a training run. Raises the errors of `services.errors`; resources are released always."""
+def train(config: RunConfig, *, fresh: bool, console: Console, lines: JsonLines | None = None) -> ExitCode:
+    """Run, or go on with, a training run; `lines` for its output as JSON, with the console writing into it.
+
+    Raises the errors of `services.errors`; resources are released always.
+    """
     started = time.monotonic()
     check_inputs(config)
     with ExitStack() as stack:
@@ -73,7 +77,7 @@ def train(config: RunConfig, *, fresh: bool, console: Console) -> ExitCode:
         redis = connect(url)
         queue = Queue(redis, config.name)
         scraped = Queue(impatient(redis, SCRAPE_TIMEOUT_S), config.name)
-        recorder = stack.enter_context(Recorder(config, folder, queue, scraped, console))
+        recorder = stack.enter_context(Recorder(config, folder, queue, scraped, console, lines))
         stack.enter_context(ray_session())
         stop.arm()  # Ray takes SIGTERM for itself when it starts
         check_reach(config, cluster_nodes())

@@ -22,6 +22,8 @@ from services.observe.endpoint import announce, serve
 from services.observe.events import EventLog
 from services.observe.hacking import Look, Verdict
 from services.observe.history import HistoryWriter, UpdateRecord, read_history
+from services.observe.journeys import Journey, append_journeys
+from services.observe.log import JsonLines
 from services.observe.metric_cells import QueueFigures, RunFacts, Saved, StageFigures
 from services.observe.metric_table import RunState
 from services.observe.metrics import RunMetrics
@@ -41,9 +43,17 @@ would look like one of the run.
 class Recorder:
     """Owns the run's observers; a context manager around the updates."""
 
-    def __init__(self, config: RunConfig, folder: Path, queue: Queue, scraped: Queue, console: Console) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        queue: Queue,
+        scraped: Queue,
+        console: Console,
+        lines: JsonLines | None = None,
+    ) -> None:
         """`scraped` is the same queue for the endpoint's thread, through a client that gives up after
-        SCRAPE_TIMEOUT_S.
+        SCRAPE_TIMEOUT_S. lines: where the run tells what happens, instead of the view on the console.
         """
         path = folder / "history.jsonl"
         behind = read_history(path) if path.exists() else ()
@@ -58,7 +68,9 @@ class Recorder:
         self._events = EventLog(folder)
         self._last = behind[-1] if behind else None
         self._counted: QueueStatistics | None = None
-        self._view = RunView(config.name, config.learning.updates, history=behind, console=console)
+        self._lines = lines
+        shown = console if lines is None else Console(quiet=True)
+        self._view = RunView(config.name, config.learning.updates, history=behind, console=shown)
 
     @property
     def metrics_url(self) -> str:
@@ -93,19 +105,25 @@ class Recorder:
 
     def tell(self, kind: str, text: str, *, slot: str = "") -> None:
         """Keep in the journal what happened that is no update; kind: of `services.observe.events.KINDS`."""
-        self._events.add(kind, text, update=self._last.update if self._last else 0, slot=slot)
+        update = self._last.update if self._last else 0
+        self._events.add(kind, text, update=update, slot=slot)
+        if self._lines is not None:
+            self._lines.emit(text, slot=slot, update=update, version=self._last.version if self._last else None)
 
     def looked(self, look: Look, verdict: Verdict) -> None:
         """The held-out panel looked at the run."""
         self._metrics.look(look, verdict)
         self._scalars.write_look(look, unix_time=time.time())
 
-    def take(self, record: UpdateRecord) -> None:
-        """One update happened."""
+    def take(self, record: UpdateRecord, journeys: Sequence[Journey] = ()) -> None:
+        """One update happened; journeys: of the groups that it learned from."""
         if self._last is not None and record.lineage != self._last.lineage:
             self.tell("lineage", f"Update {record.update} is the first of lineage {record.lineage}.")
         self._last = record
         self._history.append(record)
+        append_journeys(self._folder, journeys)
+        if self._lines is not None:
+            self._lines.tell_update(record, self._config.learning.updates, journeys)
         self._scalars.write(record)
         self._metrics.observe(record)
         figures = self._queue.statistics()

@@ -22,6 +22,7 @@ from services.fleet.evaluation import evaluate
 from services.fleet.groups import decode_images_of, draw_group
 from services.fleet.messages import EvaluationPart, EvaluationTask, Link
 from services.fleet.stores import open_stores
+from services.observe.journeys import DRAWING, TICKET_WAIT
 
 CLAIM_BLOCK_MS = 250
 """How long one claim waits for a ticket before the worker looks at the stop sign again."""
@@ -66,6 +67,7 @@ class RolloutWorker:
             self._stores.blobs.delete((*entry.latents, *entry.images))
 
     def _draw(self, ticket: Ticket) -> GroupEntry:
+        began = time.time()
         version = self._catch_up()
         prompt = self._order.at(ticket.ordinal)
         behaviour = self._config.sampling.behaviour_of(ticket.ordinal, version, self._config.seed)
@@ -77,8 +79,10 @@ class RolloutWorker:
         images = decode_images_of(self._policy, drawn, behaviour, steps, batch)
         decoded = time.process_time()
         name = f"{ticket.ordinal}/{ticket.attempt}"
-        latents = encode_trajectory(drawn.trajectory)
-        pixels = encode_images(images)
+        blobs = self._stores.blobs
+        latents = blobs.put([f"{name}/latents/{i}" for i in samples], encode_trajectory(drawn.trajectory))
+        pixels = blobs.put([f"{name}/images/{i}" for i in samples], encode_images(images))
+        ended = time.time()
         return GroupEntry(
             ordinal=ticket.ordinal,
             attempt=ticket.attempt,
@@ -88,11 +92,16 @@ class RolloutWorker:
             transitions=drawn.trajectory.transitions,
             diversity=diversity(drawn.clean),
             image_steps=images.steps,
-            latents=self._stores.blobs.put([f"{name}/latents/{i}" for i in samples], latents),
-            images=self._stores.blobs.put([f"{name}/images/{i}" for i in samples], pixels),
+            latents=latents,
+            images=pixels,
             producer=self._slot,
-            created_ms=time.time_ns() // 1_000_000,
-            timings={"sample": sampled - started, "decode": decoded - sampled},
+            created_ms=int(ended * 1000),
+            timings={
+                "sample": sampled - started,
+                "decode": decoded - sampled,
+                TICKET_WAIT: began - ticket.created_ms / 1e3,
+                DRAWING: ended - began,
+            },
         )
 
     def _catch_up(self) -> WeightsVersion:

@@ -15,6 +15,7 @@ from services.data.queue import Claimed
 from services.data.wire import GroupEntry, RewardColumn, ScoredEntry
 from services.fleet.build import PlacedReward
 from services.fleet.groups import question_of, step_rewards
+from services.observe.journeys import SCORING
 
 
 class Scoreboard:
@@ -22,6 +23,7 @@ class Scoreboard:
 
     def __init__(self, claimed: Claimed, group: GroupEntry, rewards: Sequence[PlacedReward]) -> None:
         self.claimed = claimed
+        self._began = time.time()
         self.group = group
         self._rewards = {placed.name: placed for placed in rewards}
         self._scores: dict[str, NDArray[np.float32]] = {}
@@ -55,13 +57,15 @@ class Scoreboard:
         columns = [
             step_rewards(placed, self._scores[name], samples, behaviour) for name, placed in self._rewards.items()
         ]
+        ended = time.time()
         return ScoredEntry(
             group=self.group,
             rewards=tuple(RewardColumn.of(column) for column in columns),
             producer=producer,
-            scored_ms=time.time_ns() // 1_000_000,
+            scored_ms=int(ended * 1000),
             timings={
                 "score": self._call_seconds,
+                SCORING: ended - self._began,
                 **{f"score {name}": seconds for name, seconds in self._seconds.items()},
             },
         )

@@ -17,6 +17,8 @@
     report.py        report.html, one self-contained file
     model_card.py    adapter/README.md
     text.py          numbers in words
+    journeys.py      groups.jsonl: the way of every group through the stages
+    log.py           the output of a run as JSON lines
     trace.py         a run on a time line, for Perfetto
     progress.py      the live view of a terminal
     metric_table.py  every Prometheus metric, in one table

@@ -70,7 +70,7 @@ class UpdateRecord(msgspec.Struct, frozen=True, kw_only=True):
     images_total: int  # images sampled for the updates so far
     staleness: tuple[int, ...]  # per group, in updates
     call_seconds: dict[str, float]  # inside network, decoder and scorer calls: sample, decode, score, update
-    phase_seconds: dict[str, float]  # of the learner: wait, load, forward_backward, publish, checkpoint
+    phase_seconds: dict[str, float]  # since the update before: they add up to the wall clock; see Controller
     report: dict[str, Any]  # the UpdateReport's fields, see `plain_report`
 
     @property

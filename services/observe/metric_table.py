@@ -77,7 +77,11 @@ IMAGES = _counter("images_total", "Images learned from since this process starte
 NONFINITE_UPDATES = _counter(
     "nonfinite_updates_total", "Updates that left out an optimizer step because its gradients were not finite."
 )
-PHASE_SECONDS = _counter("phase_seconds_total", "Seconds of wall clock that the learner spent in each phase.", "phase")
+PHASE_SECONDS = _counter(
+    "phase_seconds_total",
+    "Seconds of wall clock in each phase of the training loop; together all of it up to the last update.",
+    "phase",
+)
 CALL_SECONDS = _counter(
     "call_seconds_total", "CPU seconds inside calls of all workers, of update those of the first learner rank.", "call"
 )

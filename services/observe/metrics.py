@@ -87,10 +87,9 @@ class RunMetrics(Collector):
             self._state = state
 
     def save(self, saved: Saved) -> None:
-        """A checkpoint is complete; its seconds are a phase's, too."""
+        """A checkpoint is complete; the next update's record has its seconds among its phases."""
         with self._lock:
             self._saved = saved
-            self._phase_seconds["checkpoint"] += saved.seconds
 
     def look(self, look: Look, verdict: Verdict) -> None:
         """The held-out panel looked."""

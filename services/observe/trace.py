@@ -1,8 +1,9 @@
 """A run as a Chrome trace: its updates and their phases on a time line, for ui.perfetto.dev or chrome://tracing.
 
-Made from the history alone. Phases follow each other without a gap and end with their update; what lies between two
-updates (checkpoints, image strips, pauses between starts) stays empty. Updates that were rolled back are left out, as
-the history leaves them out.
+Made from the run folder alone. Phases follow each other without a gap and end with their update, which began where the
+one before it ended; only pauses between starts stay empty. Every worker has a track with the groups that it drew or
+scored, so that one sees what went on beside an update. Updates that were rolled back are left out, as the history
+leaves them out.
 """
 
 from __future__ import annotations
@@ -13,29 +14,59 @@ from typing import Any
 
 import msgspec
 
+from services.observe.events import Event as Told
 from services.observe.history import UpdateRecord
+from services.observe.journeys import Journey
 
 Event = dict[str, Any]
-UPDATES, PHASES = 1, 2
-"""The two tracks; Perfetto takes them for threads of one process."""
+UPDATES, PHASES, EVENTS, WORKERS = 1, 2, 3, 4
+"""The tracks, the first worker's last; Perfetto takes them for threads of one process."""
 
 
-def chrome_trace(run: str, records: Sequence[UpdateRecord]) -> bytes:
-    """The trace's JSON. ValueError where there is no update."""
+def chrome_trace(
+    run: str, records: Sequence[UpdateRecord], journeys: Sequence[Journey] = (), told: Sequence[Told] = ()
+) -> bytes:
+    """The trace's JSON; told: the run's journal. ValueError where there is no update."""
     if not records:
         raise ValueError("expected at least one update to trace, found none")
-    start = min(_started(record) for record in records)
+    moments = [event.unix_time for event in told] + [j.stages[0].began for j in journeys]
+    start = min([*moments, *(_started(record) for record in records)])
     names = [
         _name("process_name", run),
         _name("thread_name", "updates", UPDATES),
         _name("thread_name", "phases", PHASES),
     ]
+    if told:
+        names.append(_name("thread_name", "journal", EVENTS))
+    slots = sorted({s.slot for j in journeys for s in j.stages if s.slot and s.name != "learning"}, key=_by_role)
+    tracks = {slot: WORKERS + number for number, slot in enumerate(slots)}
+    names += [_name("thread_name", slot, track) for slot, track in tracks.items()]
     events = [event for record in records for event in _events(record, start)]
+    events += [span for journey in journeys for span in _work(journey, tracks, start)]
+    events += [_moment(event, start) for event in told]
     return msgspec.json.encode({"displayTimeUnit": "ms", "traceEvents": [*names, *events]})
 
 
+def _by_role(slot: str) -> tuple[str, int]:
+    role, _, number = slot.rpartition("-")
+    return role, int(number) if number.isdigit() else 0
+
+
+def _work(journey: Journey, tracks: Mapping[str, int], start: float) -> Iterator[Event]:
+    """What workers did for a group."""
+    about = {"prompt": journey.prompt, "weights": journey.weights, "update": journey.update, **journey.rewards}
+    for stage in journey.stages:
+        if stage.slot in tracks:
+            yield _span(f"{stage.name} {journey.gid}", tracks[stage.slot], stage.began - start, stage.seconds, about)
+
+
+def _moment(event: Told, start: float) -> Event:
+    name = f"{event.slot or event.kind}: {event.text}"
+    return {"ph": "i", "s": "p", "pid": 1, "tid": EVENTS, "name": name, "ts": (event.unix_time - start) * 1e6}
+
+
 def _started(record: UpdateRecord) -> float:
-    """When the update began to wait for its groups, in seconds since 1970."""
+    """When the update before ended, in seconds since 1970."""
     return record.unix_time - sum(record.phase_seconds.values())
 
 

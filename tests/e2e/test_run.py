@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from itertools import pairwise
 
 import numpy as np
 import psutil
@@ -13,6 +14,9 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+
+from services.cli.trace import write_trace
+from services.observe.journeys import read_journeys
 
 from .conftest import DEADLINE_S, ROOT, command, environment
 
@@ -57,6 +61,43 @@ def test_a_run_leaves_all_that_the_readme_promises(run) -> None:
     assert max(stale for record in history for stale in record["staleness"]) <= 1
     consumed = [ordinal for record in history for ordinal in record["report"]["consumed"]]
     assert sorted(consumed) == list(range(6))
+
+
+def test_an_asynchronous_run_accounts_for_its_time_and_for_every_group_and_tells_so_in_json(run) -> None:
+    done = run("told", "evaluation=null", "fleet.log=json", "learning.checkpoint_every=2")
+    assert done.code == 0, done.output
+    history, before = done.history(), 0.0
+    for record in history:
+        phases = record["phase_seconds"]
+        assert phases.keys() == {"checkpoint", "wait", "load", "forward_backward", "publish", "other"}
+        assert sum(phases.values()) == pytest.approx(record["run_seconds"] - before, abs=1e-6)
+        before = record["run_seconds"]
+    assert [record["phase_seconds"]["checkpoint"] > 1e-3 for record in history] == [False, False, True]
+
+    journeys = {journey.ordinal: journey for journey in read_journeys(done.folder)}
+    assert sorted(journeys) == list(range(6))
+    for journey in journeys.values():
+        moments = [moment for stage in journey.stages for moment in (stage.began, stage.ended)]
+        assert all(later - earlier > -0.01 for earlier, later in pairwise(moments)), journey
+        assert journey.stages[1].slot.startswith("rollout-")
+        assert journey.stages[3].slot.startswith("reward-")
+        assert journey.stages[1].seconds > 0
+
+    lines = [json.loads(line) for line in done.output.splitlines()]  # not one that is no object
+    assert {line["run"] for line in lines} == {"told"}
+    assert {line["role"] for line in lines} == {"driver", "learner", "rollout", "reward"}
+    for message, journey_version in (
+        ("group drawn", "weights"),
+        ("group scored", "weights"),
+        ("group learned", "version"),
+    ):
+        told = {line["gid"]: line["version"] for line in lines if line["message"] == message}
+        assert told == {journey.gid: getattr(journey, journey_version) for journey in journeys.values()}
+
+    trace = json.loads(write_trace(done.folder, None).read_text())["traceEvents"]
+    spans = [event["name"] for event in trace if event["ph"] == "X"]
+    assert {f"drawing {ordinal}/0" for ordinal in range(6)} <= set(spans)
+    assert next(event["name"] for event in trace if event["ph"] == "i") == "start: The run starts."
 
 
 def test_stock_diffusers_draws_the_same_images_with_the_saved_adapter(run) -> None:

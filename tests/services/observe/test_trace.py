@@ -5,9 +5,11 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from services.cli.status import write_trace
+from services.cli.trace import group_lines, write_trace
 from services.errors import ConfigError
+from services.observe.events import Event as Told
 from services.observe.history import HistoryWriter
+from services.observe.journeys import Journey, Stage, append_journeys
 from services.observe.trace import PHASES, UPDATES, chrome_trace
 
 
@@ -72,3 +74,63 @@ def test_the_command_writes_the_trace_of_a_run_folder(records, tmp_path) -> None
 def test_a_folder_without_updates_is_a_mistake_of_the_users(tmp_path) -> None:
     with pytest.raises(ConfigError, match="found no update in"):
         write_trace(tmp_path, None)
+
+
+def test_every_worker_has_a_track_with_its_groups_and_the_journal_one_with_its_events(records) -> None:
+    start = records[0].unix_time
+    journeys = [make_journey(start, ordinal, f"rollout-{ordinal % 2}") for ordinal in range(4)]
+    told = [Told(unix_time=start + 1.0, kind="worker", text="died", slot="rollout-1")]
+    found = json.loads(chrome_trace("numbers", records, journeys, told))["traceEvents"]
+    tracks = {event["args"]["name"]: event["tid"] for event in found if event["name"] == "thread_name"}
+    assert list(tracks) == ["updates", "phases", "journal", "reward-0", "rollout-0", "rollout-1"]
+    names = {slot: [e["name"] for e in found if e["ph"] == "X" and e["tid"] == tid] for slot, tid in tracks.items()}
+    assert names["rollout-1"] == ["drawing 1/0", "drawing 3/0"]
+    assert names["reward-0"] == [f"scoring {ordinal}/0" for ordinal in range(4)]
+    assert [event["name"] for event in found if event["ph"] == "i"] == ["rollout-1: died"]
+    assert min(event["ts"] for event in found if "ts" in event) == 0
+    assert len(set(tracks.values())) == len(tracks)
+
+
+def test_a_groups_way_is_told_stage_by_stage_under_its_number_or_name(tmp_path) -> None:
+    append_journeys(tmp_path, [make_journey(1e9, ordinal, "rollout-0") for ordinal in (3, 4, 33)])
+    lines = list(group_lines(tmp_path, "3"))
+    assert lines == list(group_lines(tmp_path, "3/0"))
+    assert lines[0] == "group 3/0, prompt p3: drawn with version 7, ocr 0.5"
+    assert [line[33:53].strip() for line in lines[1:-1]] == [stage.name for stage in WAY]
+    assert "rollout-0" in lines[2]
+    assert lines[-1].strip() == "learned from in update 2 of lineage 0, published as 9"
+    with pytest.raises(ConfigError, match="found no 5 in"):
+        list(group_lines(tmp_path, "5"))
+
+
+WAY = (
+    Stage(name="ticket waits", slot="", began=0.0, ended=1.0),
+    Stage(name="drawing", slot="rollout", began=1.0, ended=3.0),
+    Stage(name="group waits", slot="", began=3.0, ended=3.5),
+    Stage(name="scoring", slot="reward-0", began=3.5, ended=4.0),
+    Stage(name="scored group waits", slot="", began=4.0, ended=5.0),
+    Stage(name="learning", slot="learner-0", began=5.0, ended=7.0),
+)
+
+
+def make_journey(start: float, ordinal: int, rollout: str) -> Journey:
+    stages = tuple(
+        Stage(
+            name=stage.name,
+            slot=rollout if stage.slot == "rollout" else stage.slot,
+            began=start + stage.began,
+            ended=start + stage.ended,
+        )
+        for stage in WAY
+    )
+    rewards = {"ocr": 0.5}
+    return Journey(
+        gid=f"{ordinal}/0",
+        prompt=f"p{ordinal}",
+        weights=7,
+        update=2,
+        version=9,
+        lineage=0,
+        rewards=rewards,
+        stages=stages,
+    )
