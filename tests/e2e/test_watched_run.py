@@ -1,0 +1,70 @@
+"""A real run under a real Prometheus with the shipped rules: every panel and every rule finds what it reads."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+from ..services.observe.test_prometheus import expressions
+from ..services.observe.watchers import Prometheus, free_port, processes, wait_for, write_configuration
+from .conftest import DEADLINE_S, ROOT, command, environment
+
+PROMETHEUS = shutil.which("prometheus")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(2 * DEADLINE_S),
+    pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not installed (Debian: prometheus)"),
+]
+NAME = "watched"
+UPDATES_SEEN = 4
+"""Updates before the questions are asked: rates want more than one sample."""
+
+
+def test_every_panel_and_every_rule_finds_data_in_a_real_run_and_nothing_fires(tmp_path) -> None:
+    write_configuration(tmp_path, tmp_path, free_port(), "http://127.0.0.1:9/")
+    port = free_port()
+    prometheus = Prometheus(port)
+    server = (
+        PROMETHEUS,
+        f"--config.file={tmp_path}/prometheus.yml",
+        f"--storage.tsdb.path={tmp_path}/prometheus",
+        f"--web.listen-address=127.0.0.1:{port}",
+    )
+    long = ("learning.updates=500", "evaluation=null")
+    with processes(server), (tmp_path / "output").open("w") as output:
+        run = subprocess.Popen(
+            command(tmp_path, NAME, *long),
+            cwd=ROOT,
+            env=environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            wait_for(lambda: alive(run, tmp_path) and prometheus.ready(), DEADLINE_S)
+            wait_for(
+                lambda: alive(run, tmp_path) and prometheus.query("max(tafs_updates_total)") >= [float(UPDATES_SEEN)],
+                DEADLINE_S,
+            )
+            wait_for(lambda: prometheus.query("run:tafs_phase_wait:ratio_rate15m") != [], DEADLINE_S)
+            asked = [
+                (title, expression.replace('run="numbers"', f'run="{NAME}"')) for title, expression in expressions()
+            ]
+            assert [entry for entry in asked if not prometheus.query(entry[1])] == []
+            rules = prometheus.rules()
+            assert [rule["name"] for rule in rules if rule.get("lastError") or rule.get("state") == "firing"] == []
+            for rule in rules:
+                for selector in re.findall(r"(?:[a-z_]+:)?tafs_[\w:]+(?:\{[^}]*\})?|up\{[^}]*\}", rule["query"]):
+                    assert prometheus.query(selector) != [], (rule["name"], selector)
+        finally:
+            os.killpg(run.pid, signal.SIGINT)
+            code = run.wait(DEADLINE_S)
+    assert code == 143, (tmp_path / "output").read_text()
+
+
+def alive(run: subprocess.Popen, folder) -> bool:
+    assert run.poll() is None, (folder / "output").read_text()
+    return True
