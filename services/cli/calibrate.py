@@ -48,7 +48,8 @@ def settings_of(
     config: RunConfig, temperatures: Sequence[float], steps: Sequence[int], groups: int
 ) -> Iterator[Setting]:
     """Draw, decode and score `groups` groups at every setting; the same prompts and initial noise at all of them."""
-    run = LoneRun(config, build_rewards(config))
+    first = build_rewards(config)[0]  # scored at every step, whatever training would read of it
+    run = LoneRun(config, (replace(first, steps=lambda behaviour: tuple(_steps(behaviour))),))
     prompts = load_prompts(config.sampling.prompts)
     chosen = [prompts[index] for index in np.linspace(0, len(prompts) - 1, groups).astype(int)]
     reader = build_tiny_recogniser() if all("target" in prompt.metadata for prompt in chosen) else None
@@ -67,6 +68,10 @@ def _grid(config: RunConfig, policy: Policy, num_steps: int) -> tuple[float, ...
     return known.get(num_steps) or policy.sigmas(num_steps, own.height, own.width)
 
 
+def _steps(behaviour: Behaviour) -> range:
+    return range(num_images(process_of(behaviour)))
+
+
 def _measure(
     run: LoneRun,
     config: RunConfig,
@@ -81,7 +86,7 @@ def _measure(
     except ValueError as error:
         problem = str(error)
     samples = config.sampling.samples_per_group
-    steps = range(num_images(process_of(behaviour)))
+    steps = _steps(behaviour)
     drawn = [run.group_at(prompt, behaviour, samples, index, UNTRAINED, steps) for index, prompt in enumerate(prompts)]
     scored = [group for group, _ in drawn]
     first = np.stack([group.rewards[0].values for group in scored])  # [groups, G, images]

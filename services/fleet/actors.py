@@ -70,9 +70,12 @@ def ray_session() -> Iterator[None]:
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token), RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
-    import ray  # reads the lines above when it is imported
+    settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    import ray
 
+    read_authentication_anew()
     try:
         ray.init(
             num_cpus=max(os.cpu_count() or 1, 1),
@@ -85,6 +88,16 @@ def ray_session() -> Iterator[None]:
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def read_authentication_anew() -> None:
+    """Let Ray read RAY_AUTH_* again: this process keeps what they said when Ray was imported or last connected."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def node_address() -> str:

@@ -33,6 +33,8 @@ from tests.ablation.table import write_results
 
 ROOT = Path(__file__).resolve().parents[2]
 SEARCH_SEED = 1000
+THE_REWARD_ALONE = "learning.kl_weight=0"
+"""Every arm learns what its update makes of the reward, and nothing holds it back."""
 NAMELESS = WeightsVersion(version=0, update=0, lineage=0, digest="")
 
 
@@ -91,7 +93,7 @@ class Study:
     def run(self, name: str, seed: int, settings: Sequence[str], images: int) -> dict[str, Any]:
         """The record of a run, which is made first where it is not there."""
         arm = ARMS[name]
-        asked = [*self._arguments.settings, *arm.overrides, *settings, f"seed={seed}"]
+        asked = [THE_REWARD_ALONE, *self._arguments.settings, *arm.overrides, *settings, f"seed={seed}"]
         asked += [f"evaluation.images={self._arguments.evaluate}"]
         key = {"arm": name, "seed": seed, "settings": asked, "budget": images, "every": self._arguments.every}
         for record in self.records:

@@ -7,6 +7,7 @@ import pytest
 
 from services.cli.run_file import load_run_file
 from tests.ablation.arms import ARMS
+from tests.ablation.study import THE_REWARD_ALONE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -14,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("name", ARMS)
 def test_every_arm_is_a_valid_run_file(name):
     arm = ARMS[name]
-    load_run_file(ROOT / "deploy/configs/quickstart.yaml", [*arm.overrides, *arm.fixed])
+    load_run_file(ROOT / "deploy/configs/quickstart.yaml", [THE_REWARD_ALONE, *arm.overrides, *arm.fixed])
 
 
 def study(out, *arguments):

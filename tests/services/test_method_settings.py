@@ -75,9 +75,12 @@ def test_only_the_images_that_the_advantage_reads_are_decoded_and_scored(overrid
         (["sampling.other_sigmas=[[1, 0.5, 0.6, 0]]"], r"a grid falls strictly"),
         (["sampling.branching=[4, 4]"], r"a branching of \[4, 4\] makes 16 samples .* samples_per_group 12"),
         (["sampling.branching=[1, 1, 1, 1, 12]"], r"12 continuations of transition 3, which draws no noise"),
-        (["learning.nft={}", "learning.advantage={mode: terminal}"], r"learning\.nft learns from stored final images"),
         (
-            ["learning.nft={}", "sampling.last_step=floor", "sampling.last_std=0.1"],
+            ["learning.kl_weight=0", "learning.nft={}", "learning.advantage={mode: terminal}"],
+            r"learning\.nft learns from stored final images",
+        ),
+        (
+            ["learning.kl_weight=0", "learning.nft={}", "sampling.last_step=floor", "sampling.last_std=0.1"],
             r"nft learns from final images: expected advantage\.mode terminal",
         ),
         (["learning.nft={}", "learning.ratio=plain"], r"`ratio` has no effect with nft"),
@@ -137,6 +140,7 @@ def test_what_a_run_file_may_ask_for_together():
     load("learning.ratio=guard", "learning.clip_form=constant", "learning.step_weight=inverse_time")
     load("learning.kl_mask=1e-4")
     config = load(
+        "learning.kl_weight=0",
         "learning.nft={strength: 0.5}",
         "learning.advantage={mode: terminal}",
         "sampling.last_step=floor",

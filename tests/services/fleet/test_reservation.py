@@ -22,6 +22,9 @@ def cluster(tmp_path_factory):
     patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
+    from services.fleet.actors import read_authentication_anew
+
+    read_authentication_anew()
     ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
     yield ray
     ray.shutdown()

@@ -27,7 +27,7 @@ def test_a_changed_configuration_is_refused_with_the_difference(config) -> None:
     with owned(config(), fresh=False):
         pass
     with (
-        pytest.raises(ConfigError, match=r"learning\.rate: 0\.0005 -> 0\.5"),
+        pytest.raises(ConfigError, match=r"learning\.rate: 0\.0004 -> 0\.5"),
         owned(config("learning.rate=0.5"), fresh=False),
     ):
         pass
