@@ -107,10 +107,14 @@ class RayBlobs:
     def close(self) -> None:
         """End the run's hosts, and with them its blobs."""
         import ray
+        from ray.exceptions import GetTimeoutError, RayActorError
 
         for node in self._nodes():
-            with suppress(ValueError):  # ended meanwhile
-                ray.kill(ray.get_actor(self._name(node), NAMESPACE))
+            with suppress(ValueError, RayActorError, GetTimeoutError):  # ended meanwhile, now, or not to be waited for
+                host = ray.get_actor(self._name(node), NAMESPACE)
+                ray.kill(host)
+                while True:  # a kill is only asked for: the host may answer once more
+                    ray.get(host.uris.remote(), timeout=ANSWER_TIMEOUT_S)
         self._hosts.clear()
 
     def _name(self, node: str) -> str:

@@ -94,7 +94,7 @@ def ray_session() -> Iterator[None]:
 
 def read_authentication_anew() -> None:
     """Let Ray read RAY_AUTH_* again: this process keeps what they said when Ray was imported or last connected."""
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()

@@ -205,7 +205,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(run, tmp_path
 
     changed = run("interrupted", *long, "learning.rate=0.5")
     assert changed.code == 64
-    assert "learning.rate: 0.0005 -> 0.5" in changed.output
+    assert "learning.rate: 0.0004 -> 0.5" in changed.output
 
 
 def wait_until(condition, timeout_s: float = DEADLINE_S) -> None:

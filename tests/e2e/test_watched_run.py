@@ -19,6 +19,13 @@ pytestmark = [
     pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not installed (Debian: prometheus)"),
 ]
 NAME = "watched"
+WITH_EVERYTHING = (
+    "learning.updates=500",
+    "rewards=[{use: text_rendering}, {use: 'tests.e2e.held_out:brightness', name: light, weight: 0.1, "
+    "gate: {reward: text_rendering, at_least: 0.1}}]",
+    "evaluation.images=54",
+    "evaluation.watch={every: 1, images: 16, panel: [{use: 'tests.e2e.held_out:darkness', name: dark}]}",
+)
 UPDATES_SEEN = 4
 """Updates before the questions are asked: rates want more than one sample."""
 
@@ -33,10 +40,9 @@ def test_every_panel_and_every_rule_finds_data_in_a_real_run_and_nothing_fires(t
         f"--storage.tsdb.path={tmp_path}/prometheus",
         f"--web.listen-address=127.0.0.1:{port}",
     )
-    long = ("learning.updates=500", "evaluation=null")
     with processes(server), (tmp_path / "output").open("w") as output:
         run = subprocess.Popen(
-            command(tmp_path, NAME, *long),
+            command(tmp_path, NAME, *WITH_EVERYTHING),
             cwd=ROOT,
             env=environment(),
             stdout=output,

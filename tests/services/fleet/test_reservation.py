@@ -1,6 +1,8 @@
 """Reservations on a real Ray that believes it has two GPUs."""
 
+import gc
 import time
+import warnings
 
 import pytest
 
@@ -29,6 +31,9 @@ def cluster(tmp_path_factory):
     yield ray
     ray.shutdown()
     patch.undo()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()  # Ray leaves its processes' handles to the collector, which would warn of them in another test
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,5 +1,6 @@
 """What a run that never happened would tell its metrics, beside its records."""
 
+from services.observe.hacking import Look, Scale, judge
 from services.observe.metric_cells import QueueFigures, RunFacts, StageFigures
 
 FACTS = RunFacts(
@@ -23,3 +24,7 @@ QUEUE = QueueFigures(
     duplicates=0,
     in_flight=5,
 )
+LOOK = Look(
+    update=2, trained={"ocr": [0.25, 0.75]}, panel={"reader": [1.0, 0.0, 0.0, 1.0]}, statistics={"diversity": 0.3}
+)
+VERDICT = judge([LOOK], Scale(widths={"reader": 1.0}, signs={"ocr": 1.0}, fall=0.1, looks=1))

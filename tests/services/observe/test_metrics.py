@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.observe.endpoint import announce, serve
-from services.observe.hacking import Look, Scale, judge
 from services.observe.metric_cells import QueueFigures, Saved
 from services.observe.metric_table import (
     MAX_REASONS,
@@ -25,12 +24,7 @@ from services.observe.metric_table import (
 )
 from services.observe.metrics import RunMetrics
 
-from .figures import FACTS, QUEUE
-
-LOOK = Look(
-    update=2, trained={"ocr": [0.25, 0.75]}, panel={"reader": [1.0, 0.0, 0.0, 1.0]}, statistics={"diversity": 0.3}
-)
-SCALE = Scale(widths={"reader": 1.0}, signs={"ocr": 1.0}, fall=0.1, looks=1)
+from .figures import FACTS, LOOK, QUEUE, VERDICT
 
 
 def scrape(metrics: RunMetrics) -> dict:
@@ -56,7 +50,7 @@ def metrics(make_history) -> RunMetrics:
     metrics = RunMetrics("numbers", FACTS, lambda: QUEUE)
     for record in make_history(3):
         metrics.observe(record)
-    metrics.look(LOOK, judge([LOOK], SCALE))
+    metrics.look(LOOK, VERDICT)
     metrics.save(Saved(unix_time=1_760_000_040.0, seconds=1.5))
     return metrics
 
@@ -152,7 +146,7 @@ def test_an_update_lasts_as_long_as_its_phases_and_calls_add_up(metrics: RunMetr
 
 def test_a_checkpoint_has_its_time_and_its_seconds_which_its_record_counts_as_a_phase(metrics: RunMetrics) -> None:
     before = value(scrape(metrics), "tafs_phase_seconds_total", phase="checkpoint")
-    metrics.look(LOOK, judge([LOOK], SCALE))
+    metrics.look(LOOK, VERDICT)
     metrics.save(Saved(unix_time=1_760_000_100.0, seconds=2.5))
     families = scrape(metrics)
     assert value(families, "tafs_checkpoint_last_success_timestamp_seconds") == 1_760_000_100.0

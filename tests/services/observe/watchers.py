@@ -21,7 +21,7 @@ from services.observe.history import UpdateRecord
 from services.observe.metric_cells import QueueFigures, Saved
 from services.observe.metrics import RunMetrics
 
-from .figures import FACTS, QUEUE
+from .figures import FACTS, LOOK, QUEUE, VERDICT
 
 FOLDER = Path(__file__).resolve().parents[3] / "deploy/observability"
 RUN = "numbers"
@@ -39,6 +39,7 @@ class Run:
         self._records = records
         self.metrics = RunMetrics(RUN, FACTS, self._read)
         self.metrics.enter("training")
+        self.metrics.look(LOOK, VERDICT)
         self.endpoint = serve(self.metrics)
         announce(runs, RUN, self.endpoint.address)
         self._ended = threading.Event()
