@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from rewards.remote_wire import Question
 from rewards.reward import Reward, checked
 
+CLOSE_S = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -73,11 +75,11 @@ class Lane:
             self._line = deque(part for part in self._line if part.key != key)
 
     def close(self) -> None:
-        """Ask nothing more; a call that is under way is waited for."""
+        """Ask nothing more; a call that is under way is waited for, CLOSE_S at most."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
         while parts := self._next():

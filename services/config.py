@@ -55,6 +55,55 @@ class RewardRoleConfig(RoleConfig):
     of them fill larger calls, to a judge on another machine say, and keep more images in memory."""
 
 
+class SupervisionConfig(Block):
+    """How worker processes are watched and replaced; docs/operations.md tells what follows from it."""
+
+    heartbeat_s: Rate = 1.0
+    """Seconds between a worker's heartbeats."""
+    suspect_after_s: Rate = 5.0
+    """Seconds without a heartbeat after which a worker is suspect; it goes on working."""
+    dead_after_s: Rate = 20.0
+    """Seconds without a heartbeat after which it is killed and replaced. Time in which the server did not answer does
+    not count. A process that ends is found at once, whatever stands here."""
+    start_timeout_s: Rate = 300.0
+    """Seconds from a worker's start to its readiness: imports, the model, the newest weights."""
+    hang_timeout_s: Rate = 300.0
+    """Seconds in one piece of work (drawing or scoring one group) after which a worker hangs, though its heart may
+    beat: its stacks go into the run folder and it is replaced. The learner's bound is fleet.stall_timeout_s."""
+    drain_timeout_s: Rate = 30.0
+    """Seconds that a stop request leaves for the groups in flight; then the checkpoint is written without them."""
+    restarts: Annotated[int, Field(ge=0)] = 5
+    """How often one worker is restarted within restart_window_s; 0 = never. One more death, and it is given up."""
+    restart_window_s: Rate = 600.0
+    """Seconds after which a restart is forgotten."""
+    backoff_s: Rate = 0.5
+    """Pause before the first restart; doubles with each within the window, with jitter."""
+    backoff_max_s: Rate = 30.0
+    """Longest pause."""
+    min_healthy_rollout: Positive = 1
+    """The run ends if fewer rollout workers than this are healthy for longer than min_healthy_grace_s."""
+    min_healthy_reward: Positive = 1
+    """The same for reward workers."""
+    min_healthy_grace_s: Rate = 300.0
+    """How long a role may be below its minimum, starts left out."""
+
+    @property
+    def lease_s(self) -> float:
+        """Seconds that a claim lives without renewal: longer than dead_after_s, so that it is the supervisor who
+        notices a dead worker first, and gives back at once what that one had claimed.
+        """
+        return 1.5 * self.dead_after_s
+
+    @model_validator(mode="after")
+    def _patience_rises(self) -> Self:
+        if not self.heartbeat_s < self.suspect_after_s < self.dead_after_s:
+            raise ValueError(
+                f"expected heartbeat_s < suspect_after_s < dead_after_s, found {self.heartbeat_s:g}, "
+                f"{self.suspect_after_s:g}, {self.dead_after_s:g}"
+            )
+        return self
+
+
 class FleetConfig(Block):
     """Where and how the run is executed."""
 
@@ -96,6 +145,19 @@ class FleetConfig(Block):
     log: Literal["text", "json"] = "text"
     """The run's output: text for people, json for collectors, one object per line with run, role, replica, version and
     gid (the group)."""
+    supervision: SupervisionConfig = SupervisionConfig()
+    """Heartbeats, restarts and their budget."""
+
+    @model_validator(mode="after")
+    def _enough_workers(self) -> Self:
+        watch = self.supervision
+        for role, spec, least in (
+            ("rollout", self.rollout, watch.min_healthy_rollout),
+            ("reward", self.reward, watch.min_healthy_reward),
+        ):
+            if spec.workers < least:
+                raise ValueError(f"supervision.min_healthy_{role} is {least}, but {role} starts with {spec.workers}")
+        return self
 
     @field_validator("redis")
     @classmethod

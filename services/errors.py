@@ -12,6 +12,7 @@
     │   ├── WeightsMissing          the version is not, or no longer, in the store
     │   └── WeightsCorrupt          bytes or tensors do not have the digest they were published with
     ├── WorkerFailed            70  a worker failed more often than its budget allows
+    │   └── LearnerLost             a rank of the learner died; caught where it can be replaced
     ├── RewardFailed            75  a reward could not give scores
     ├── ServerUnavailable       75  the Redis server did not start, or does not answer
     │   └── ServerFull              it has no room; what is in flight makes some
@@ -96,6 +97,10 @@ class WeightsCorrupt(WeightsError):
 
 class WorkerFailed(TafsError):
     """A worker failed more often than its restart budget allows."""
+
+
+class LearnerLost(WorkerFailed):
+    """A rank of the learner died or hung, and its peers were ended with it; whoever called it can have it replaced."""
 
 
 class RewardFailed(TafsError):

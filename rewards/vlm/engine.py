@@ -30,6 +30,10 @@ class Engine(Protocol):
         """One choice of a chat completion for each question, which are chat completions' requests."""
 
 
+CLOSE_S = 60.0
+"""How long an answer that is being made is waited for when the engine is closed."""
+
+
 class EngineFailedError(RewardError):
     """The engine raised instead of answering."""
 
@@ -77,7 +81,7 @@ class EngineCaller:
         """Ask nothing more."""
         if self._started:
             self._waiting.put(None)
-            self._thread.join()
+            self._thread.join(CLOSE_S)
 
     def _count(self, *, answered: int = 0, failed: int = 0) -> None:
         with self._lock:

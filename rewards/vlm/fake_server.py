@@ -51,7 +51,7 @@ class FakeServer:
         """Stop answering and free the port."""
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join()
+        self._thread.join(5.0)
 
     def answer(self, question: dict[str, Any]) -> tuple[int, bytes]:
         """Status and body for a request."""

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from services.errors import ConfigError
+from services.observe.workers import read_workers
 
 
 def show_status(folder: Path) -> None:
@@ -30,4 +32,22 @@ def show_status(folder: Path) -> None:
     for fate in ("dispatched", "consumed", "evicted", "failed", "dead", "in_flight"):
         table.add_row(fate.replace("_", " "), str(queue[fate]))
     table.add_row("metrics", status["metrics"])
+    Console().print(table)
+    show_workers(folder)
+
+
+def show_workers(folder: Path) -> None:
+    """Print the run's workers as the supervisor last saw them; nothing before its first look."""
+    file = read_workers(folder)
+    if file is None:
+        return
+    columns = ("worker", "state", "does", "groups", "busy", "weights", "deaths", "last end")
+    table = Table(*columns, title=f"workers, {max(time.time() - file.unix_time, 0):.0f} s ago")
+    for worker in file.workers:
+        seconds = worker.busy_s + worker.idle_s
+        busy = f"{worker.busy_s / seconds:.0%}" if seconds else "-"
+        does = f"{worker.phase} {worker.work}".strip()
+        weights = f"{worker.version} {worker.digest[:8]}" if worker.version else "-"
+        row = (worker.slot, worker.state, does, str(worker.groups), busy, weights, str(worker.deaths), worker.reason)
+        table.add_row(*(Text(cell) for cell in row))
     Console().print(table)

@@ -175,7 +175,7 @@ class EmbeddedServer:
         """Kill the process if it is still there, and start another at the same address. From the main thread."""
         assert self._process is not None, "the server has not been started"
         self._process.kill()
-        self._process.wait()
+        self._process.wait(ANSWER_TIMEOUT_S)
         self._launch()
 
     def start(self) -> None:
@@ -219,7 +219,7 @@ class EmbeddedServer:
                 self._process.wait(timeout_s)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.wait()
+                self._process.wait(timeout_s)
             self._process = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)

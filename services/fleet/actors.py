@@ -2,6 +2,9 @@
 
 An actor holds one plain worker object and forwards calls to it; whatever can be tested lives in the worker. Ray's own
 restarts stay off: a worker that came back with old weights must catch up before it may produce.
+
+An actor's work runs in one thread. Two more answer while that one is busy, or stuck: `watch` tells stacks and takes the
+request to leave, `linger` never answers at all, so that its reference fails the moment the process is gone.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import secrets
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -20,7 +24,12 @@ from typing import Any
 
 from services.errors import StalledError, WorkerFailed
 from services.fleet.placement import GIB, Bundle, Needs, Node
+from services.fleet.stacks import stacks
 
+WATCH, LINGER = "watch", "linger"
+ASKED = "a worker"
+START_ATTEMPTS = 4
+"""Of the private cluster: Ray gives its node 30 s, which is too short on a machine that is busy otherwise."""
 WORKERS = {
     "rollout": "services.fleet.rollout_worker:RolloutWorker",
     "reward": "services.fleet.reward_worker:RewardWorker",
@@ -50,6 +59,19 @@ class Host:
         """Call the worker."""
         return getattr(self._worker, method)(*arguments)
 
+    def leave(self) -> None:
+        """Ask the worker's loop to end behind the work in hand."""
+        self._worker.leave()
+
+    def stacks(self) -> str:
+        """What every thread of this process is doing."""
+        return stacks()
+
+    def linger(self) -> None:
+        """Never comes back."""
+        while True:
+            time.sleep(3600.0)
+
 
 @contextmanager
 def ray_session() -> Iterator[None]:
@@ -77,13 +99,20 @@ def ray_session() -> Iterator[None]:
 
     read_authentication_anew()
     try:
-        ray.init(
-            num_cpus=max(os.cpu_count() or 1, 1),
-            include_dashboard=False,
-            logging_level="warning",
-            log_to_driver=False,
-            _temp_dir=str(folder / "r"),
-        )
+        for attempt in range(START_ATTEMPTS):
+            try:
+                ray.init(
+                    num_cpus=max(os.cpu_count() or 1, 1),
+                    include_dashboard=False,
+                    logging_level="warning",
+                    log_to_driver=False,
+                    _temp_dir=str(folder / f"r{attempt}"),
+                )
+                break
+            except Exception as error:  # Ray has no type for it, and no setting for its 30 s
+                if "timed out during startup" not in str(error) or attempt == START_ATTEMPTS - 1:
+                    raise
+                ray.shutdown()
         yield
     finally:
         ray.shutdown()
@@ -172,7 +201,7 @@ class Worker:
         import ray
 
         self.slot = slot
-        actor = ray.remote(Host).options(
+        actor = ray.remote(concurrency_groups={WATCH: 1, LINGER: 1})(Host).options(
             name=None,
             num_cpus=needs.cpus,
             num_gpus=needs.gpus,
@@ -183,6 +212,7 @@ class Worker:
             max_concurrency=1,
         )
         self._actor = actor.remote()
+        self._alive = self._actor.linger.options(concurrency_group=LINGER).remote()
 
     def free_address(self) -> Any:  # noqa: ANN401 - an ObjectRef
         """A reference to host:port on the worker's node."""
@@ -196,8 +226,20 @@ class Worker:
         """A reference to the method's result."""
         return self._actor.call.remote(method, *arguments)
 
+    def leave(self) -> None:
+        """Ask the worker's loop to end; answers, if at all, through its reference."""
+        self._actor.leave.options(concurrency_group=WATCH).remote()
+
+    def stacks(self) -> Any:  # noqa: ANN401
+        """A reference to the stacks of all threads; a stopped process, or one that holds the GIL, never answers."""
+        return self._actor.stacks.options(concurrency_group=WATCH).remote()
+
+    def death(self) -> str | None:
+        """Why the actor's process is gone; None while it is not."""
+        return None if not finished([self._alive]) else str(failure(self._alive)).removeprefix(f"{ASKED}: ")
+
     def kill(self) -> None:
-        """End the actor now."""
+        """End the actor now; a stopped process follows within some seconds."""
         import ray
 
         ray.kill(self._actor)
@@ -217,13 +259,29 @@ def results(references: Sequence[Any], timeout_s: float, what: str) -> list[Any]
     except RayTaskError as error:
         raise (error.cause if isinstance(error.cause, Exception) else error) from None
     except RayActorError as error:
-        raise WorkerFailed(f"{what}: a worker died: {error}") from error
+        raise WorkerFailed(f"{what}: {_cause(error)}") from error
     return values
 
 
-def finished(references: Sequence[Any]) -> list[Any]:
-    """Those references that are ready now."""
+def failure(reference: Any) -> Exception | None:  # noqa: ANN401
+    """Why a reference that is ready has no value; None where it has one."""
+    try:
+        results([reference], 1.0, ASKED)
+    except Exception as error:  # the edge between the actor's process and ours: told, not handled
+        return error
+    return None
+
+
+def finished(references: Sequence[Any], timeout_s: float = 0.0) -> list[Any]:
+    """Those references that are ready, after at most timeout_s of waiting for all of them."""
     import ray
 
-    ready, _ = ray.wait(list(references), num_returns=len(references), timeout=0)
+    ready, _ = ray.wait(list(references), num_returns=len(references), timeout=timeout_s)
     return list(ready)
+
+
+def _cause(error: Exception) -> str:
+    """Ray's reason for an actor's death, in a line."""
+    text = " ".join(str(error).split())
+    found = re.search(r"Worker exit type: (\w+) Worker exit detail: (.*?)( Some common causes|$)", text)
+    return f"process ended ({found[1]}): {found[2]}"[:200] if found else text[:200]

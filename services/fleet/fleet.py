@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from redis import Redis
+
 from rollout.types import WeightsVersion
 from services.config import RoleConfig, RunConfig
-from services.fleet.actors import Reservation, Worker, finished, results
+from services.errors import LearnerLost, StalledError, WorkerFailed
+from services.fleet.actors import Reservation, Worker, failure, finished, results
+from services.fleet.heartbeat import Hearts
+from services.fleet.lifecycle import State
 from services.fleet.messages import (
     EvaluationPart,
     EvaluationTask,
@@ -23,118 +29,229 @@ from services.fleet.messages import (
     UpdateResult,
 )
 from services.fleet.placement import bundles_of, needs_of
+from services.fleet.supervisor import Member, Role, Supervisor
+from services.observe.workers import WorkerFigures
 
-START_TIMEOUT_S = 300.0
-"""Building a worker: imports of torch and diffusers, the model, the scorers."""
 ROOM_TIMEOUT_S = 60.0
 """For room that is known to be there; another run may hold it a moment longer."""
-STOP_TIMEOUT_S = 60.0
-"""Finishing the group in hand after the stop sign."""
+POLL_S = 0.1
+"""Between two looks at the workers while the driver waits for one of them."""
+DEATH_S = 5.0
+"""How long an error of the learner waits for the news that a rank died: gloo's complaint comes before Ray's."""
 
 
 class Fleet:
-    """Starts the workers, speaks to them, ends them."""
+    """Starts the workers, speaks to them, ends them. Every wait looks after the workers meanwhile.
 
-    def __init__(self, config: RunConfig, redis_url: str) -> None:
+    A call that needs the learner raises LearnerLost where a rank died or did not answer for `fleet.stall_timeout_s`;
+    `replace_learner` brings it back from its newest checkpoint.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        redis: Redis,
+        redis_url: str,
+        *,
+        release: Callable[[str], object],
+        note: Callable[[str], None],
+        show: Callable[[Sequence[WorkerFigures]], None],
+    ) -> None:
+        """release: gives back what a dead worker of that slot had claimed. note: tells the operator. show: tells the
+        observers.
+        """
         self._config = config
         self._redis_url = redis_url
         fleet = config.fleet
         self._reservation = Reservation(bundles_of(fleet), fleet.room_timeout_s or ROOM_TIMEOUT_S)
-        self._learners = self._places("learner", fleet.learner)
-        self._rollouts = self._places("rollout", fleet.rollout)
-        self._rewards = self._places("reward", fleet.reward)
-        self._loops: list[Any] = []
-        self._timeout_s = fleet.stall_timeout_s
-
-    def _places(self, role: str, spec: RoleConfig) -> list[Worker]:
-        needs = needs_of(spec)
-        return [Worker(f"{role}-{index}", needs, self._reservation) for index in range(spec.workers)]
+        self._note = note
+        self._meeting = ""
+        self._timeout_s = config.fleet.stall_timeout_s
+        self.supervisor = Supervisor(
+            config.fleet,
+            Hearts(redis, config.name),
+            place=self._place,
+            build=self._build,
+            release=release,
+            folder=config.folder,
+            note=note,
+            show=show,
+        )
 
     def start(self) -> None:
-        """Build every worker, all at once."""
-        size = len(self._learners)
-        address = "" if size == 1 else f"tcp://{self._ask([self._learners[0].free_address()], 'first rank')[0]}"
-        building = [
-            worker.start("learner", self._config, self._link(worker), RankPlace(rank=r, size=size, init_method=address))
-            for r, worker in enumerate(self._learners)
-        ]
-        building += [w.start("rollout", self._config, self._link(w)) for w in self._rollouts]
-        building += [w.start("reward", self._config, self._link(w)) for w in self._rewards]
-        results(building, START_TIMEOUT_S, "starting the workers")
+        """Build every worker, all at once. An error that a worker raised while it was built comes through."""
+        self.supervisor.start()
+        up = {State.HEALTHY, State.SUSPECT, State.FAILED}
+        while not self._states() <= up:
+            try:
+                self._follow(lambda: self._states() <= up, "starting the workers")
+            except LearnerLost:
+                self._follow(self.supervisor.respawn_learner, "the learner's pause")
 
-    def _link(self, worker: Worker) -> Link:
-        return Link(redis_url=self._redis_url, run=self._config.name, slot=worker.slot)
+    def _place(self, slot: str, spec: RoleConfig) -> Worker:
+        return Worker(slot, needs_of(spec), self._reservation)
 
-    def _ask(self, references: Sequence[Any], what: str) -> list[Any]:
-        return results(references, self._timeout_s, what)
+    def _build(self, member: Member) -> Any:  # noqa: ANN401 - an ObjectRef
+        if member.role != "learner":
+            return member.alive.start(member.role, self._config, self._link(member))
+        ranks = self.supervisor.members("learner")
+        rank = ranks.index(member)
+        if rank == 0 and len(ranks) > 1:  # a new one each time: the old port may still be taken
+            self._meeting = f"tcp://{results([member.alive.free_address()], self._timeout_s, 'the first rank')[0]}"
+        place = RankPlace(rank=rank, size=len(ranks), init_method=self._meeting)
+        return member.alive.start("learner", self._config, self._link(member), place)
+
+    def _link(self, member: Member) -> Link:
+        return Link(
+            redis_url=self._redis_url,
+            run=self._config.name,
+            slot=member.slot,
+            incarnation=member.life.incarnation,
+        )
+
+    def tick(self) -> None:
+        """Look after the workers. Raises LearnerLost, or what ends the run."""
+        self.supervisor.tick()
+
+    def dump_stacks(self, why: str) -> Path:
+        """Every worker's stacks, into the run folder; the file."""
+        return self.supervisor.dump_stacks(why)
 
     def restore(self, folder: Path) -> Restored:
         """Every rank goes on from the newest sound checkpoint."""
-        found: Restored = self._ask([w.call("restore", folder) for w in self._learners], "restoring the learner")[0]
+        found: Restored = self._ask_learner("restore", folder, what="restoring the learner")
         return found
+
+    def replace_learner(self, folder: Path) -> Restored:
+        """After LearnerLost: start every rank anew, as often as the budget allows; what its newest checkpoint holds.
+        Rollout and reward workers go on meanwhile. WorkerFailed when the budget is spent.
+        """
+        while True:
+            try:
+                self._follow(self.supervisor.respawn_learner, "the learner's pause")
+                self._follow(lambda: self._states("learner") == {State.HEALTHY}, "the learner's restart")
+                return self.restore(folder)
+            except LearnerLost:
+                continue
 
     def publish(self, version: int, lineage: int, epoch: int, *, average: bool) -> WeightsVersion:
         """Publish the learner's live weights, or their average, under a new version."""
         method = "publish_average" if average else "publish"
-        answers = self._ask([w.call(method, version, lineage, epoch) for w in self._learners], "publishing weights")
-        named: WeightsVersion = answers[0]
+        named: WeightsVersion = self._ask_learner(method, version, lineage, epoch, what="publishing weights")
         return named
 
     def run_loops(self) -> None:
         """Let rollout and reward workers work until the stop sign."""
-        self._loops = [worker.call("run") for worker in (*self._rollouts, *self._rewards)]
-
-    def check_loops(self) -> None:
-        """Raise what ended a worker that should still be working."""
-        ended = finished(self._loops)
-        if ended:
-            results(ended, self._timeout_s, "a rollout or reward worker")
+        self.supervisor.working()
 
     def join_loops(self) -> None:
-        """Wait until the workers saw the stop sign and finished what they had in hand."""
-        loops, self._loops = self._loops, []
-        results(loops, STOP_TIMEOUT_S, "stopping rollout and reward workers")
+        """Have the workers finish what they have in hand; those that do not come to an end in time are killed."""
+        self.supervisor.drain()
+        busy = {State.DRAINING}
+        self._follow(lambda: not self._states("rollout", "reward") & busy, "stopping rollout and reward workers")
+        self.supervisor.rest()
 
     def update(self, order: UpdateOrder) -> UpdateResult:
         """One update on all ranks."""
-        answers = self._ask([worker.call("update", order) for worker in self._learners], "an update")
-        result: UpdateResult = answers[0]
+        result: UpdateResult = self._ask_learner("update", order, what="an update")
         return result
 
     def save(self, folder: Path, progress: Progress, config_digest: str) -> None:
         """Write a checkpoint."""
-        self._ask([w.call("save", folder, progress, config_digest) for w in self._learners[:1]], "a checkpoint")
+        self._ask_learner("save", folder, progress, config_digest, what="a checkpoint")
 
     def save_trained(self, folder: Path) -> None:
         """Write the averaged adapter or network as stock diffusers loads it."""
-        self._ask([self._learners[0].call("save_trained", folder)], "saving the adapter")
+        self._ask_learner("save_trained", folder, what="saving the adapter")
 
     def strips(self) -> tuple[Strip, ...]:
         """The image strips of the averaged weights."""
-        strips: tuple[Strip, ...] = self._ask([self._learners[0].call("strips")], "image strips")[0]
+        strips: tuple[Strip, ...] = self._ask_learner("strips", what="image strips", ranks=1)
         return strips
 
     def look(self) -> list[LookPart]:
         """A look of the held-out panel at the averaged weights, by all learner ranks together."""
-        shares = len(self._learners)
-        tasks = [LookTask(share=share, shares=shares) for share in range(shares)]
-        calls = [worker.call("look", task) for worker, task in zip(self._learners, tasks, strict=True)]
-        parts: list[LookPart] = self._ask(calls, "a look of the held-out panel")
+        ranks = self._ranks()
+        tasks = [LookTask(share=share, shares=len(ranks)) for share in range(len(ranks))]
+        calls = [worker.call("look", task) for worker, task in zip(ranks, tasks, strict=True)]
+        self._wait(calls, "a look of the held-out panel")
+        parts: list[LookPart] = self._learner_results(calls, "a look of the held-out panel")
         return parts
 
     def evaluate(self, version: WeightsVersion | None, temperatures: tuple[float, ...]) -> EvaluationPart:
         """Evaluate on learners and rollout workers together: the averaged weights, published as `version`, or with
-        None those before training.
+        None those before training. A share that a rollout worker dies of is the first rank's.
         """
-        workers = [*self._learners, *self._rollouts]
+        ranks = self._ranks()
+        others = [m.worker for m in self.supervisor.members("rollout") if m.worker is not None]
+        workers = [*ranks, *others]
         tasks = [
             EvaluationTask(version=version, temperatures=temperatures, share=share, shares=len(workers))
             for share in range(len(workers))
         ]
         calls = [worker.call("evaluate", task) for worker, task in zip(workers, tasks, strict=True)]
-        parts: list[EvaluationPart] = self._ask(calls, "an evaluation")
+        self._wait(calls, "an evaluation")
+        parts: list[EvaluationPart] = self._learner_results(calls[: len(ranks)], "an evaluation")
+        for call, task in zip(calls[len(ranks) :], tasks[len(ranks) :], strict=True):
+            if isinstance(failure(call), WorkerFailed):
+                self._note(f"share {task.share} of the evaluation is drawn again: {failure(call)}")
+                again = [ranks[0].call("evaluate", task)]
+                self._wait(again, "an evaluation")
+                parts += self._learner_results(again, "an evaluation")
+            else:
+                parts += results([call], self._timeout_s, "an evaluation")
         return EvaluationPart(
             images=sum(part.images for part in parts),
             exact={t: sum(part.exact[t] for part in parts) for t in temperatures},
             judge_exact={t: sum(part.judge_exact[t] for part in parts) for t in temperatures},
         )
+
+    def _states(self, *roles: Role) -> set[State]:
+        return {member.life.state for member in self.supervisor.members(*roles)}
+
+    def _ranks(self) -> list[Worker]:
+        return [member.alive for member in self.supervisor.members("learner")]
+
+    def _ask_learner(self, method: str, *arguments: object, what: str, ranks: int | None = None) -> Any:  # noqa: ANN401
+        """The first rank's answer to a call of all ranks, or of the first few."""
+        calls = [worker.call(method, *arguments) for worker in self._ranks()[:ranks]]
+        self._wait(calls, what)
+        return self._learner_results(calls, what)[0]
+
+    def _wait(self, calls: Sequence[Any], what: str) -> None:
+        """Until all calls are over. A learner that takes longer than a stall is ended: LearnerLost."""
+        deadline = time.monotonic() + self._timeout_s
+        while len(finished(calls, POLL_S)) < len(calls):
+            self.tick()
+            if time.monotonic() > deadline:
+                reason = f"{what}: no answer for {self._timeout_s:.0f} s (fleet.stall_timeout_s)"
+                self._note(f"{reason}; stacks in {self.supervisor.dump_stacks(reason)}")
+                self.supervisor.end_learner(reason)
+                raise LearnerLost(reason)
+
+    def _learner_results(self, calls: Sequence[Any], what: str) -> list[Any]:
+        """The ranks' answers. An error that came with a rank's death is LearnerLost."""
+        try:
+            return results(calls, self._timeout_s, what)
+        except Exception as error:  # the edge: told apart by whether a process is gone
+            ranks = [member for member in self.supervisor.members("learner") if member.worker is not None]
+            deadline = time.monotonic() + (DEATH_S if len(ranks) > 1 or isinstance(error, WorkerFailed) else 0.0)
+            while True:
+                dead = [member for member in ranks if member.alive.death() is not None]
+                if dead:
+                    reason = f"{dead[0].slot}: {dead[0].alive.death()}"
+                    self.supervisor.end_learner(reason)
+                    raise LearnerLost(reason) from error
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_S)
+
+    def _follow(self, done: Callable[[], bool], what: str) -> None:
+        """Tick until `done`. The state machine has a deadline for every state; this one is against its own mistakes."""
+        watch = self._config.fleet.supervision
+        deadline = time.monotonic() + 2 * (watch.restarts + 1) * (watch.start_timeout_s + watch.backoff_max_s)
+        while not done():
+            self.tick()
+            if time.monotonic() > deadline:
+                raise StalledError(f"{what}: not done; stacks in {self.supervisor.dump_stacks(what)}")
+            time.sleep(POLL_S)

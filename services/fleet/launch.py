@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -21,11 +22,11 @@ from rollout.types import WeightsVersion
 from services.config import RunConfig
 from services.data.address import leave_address
 from services.data.blobs import build_blobs
-from services.data.lease import Beat
+from services.data.lease import Beat, Sweeping
 from services.data.orphans import OrphanSweeper
 from services.data.queue import Queue
 from services.data.server import EmbeddedServer, connect, impatient
-from services.errors import ConfigError, ExitCode
+from services.errors import ConfigError, ExitCode, RunMissing, ServerUnavailable
 from services.fleet.actors import cluster_nodes, cluster_resources, ray_session
 from services.fleet.controller import Controller
 from services.fleet.figures import add_evaluations, evaluated_temperatures, evaluations, read_evaluations
@@ -35,10 +36,10 @@ from services.fleet.messages import Progress
 from services.fleet.model_folder import model_folder, model_name
 from services.fleet.preflight import check_inputs, check_places, check_reach, check_room
 from services.fleet.recorder import SCRAPE_TIMEOUT_S, Recorder, compose_run_strips
-from services.fleet.run_folder import config_digest, owned, recorded_commit
+from services.fleet.run_folder import owned, recorded_commit
+from services.fleet.session import Session
 from services.fleet.stop import StopSign
-from services.fleet.watch import BEST_FOLDER, Watch, build_watch
-from services.observe.hacking import sentence
+from services.fleet.watch import BEST_FOLDER, build_watch
 from services.observe.history import read_history
 from services.observe.log import JsonLines
 from services.observe.model_card import AdapterCard, render_model_card
@@ -47,18 +48,6 @@ from services.observe.summary import Evaluation, When, build_summary, write_summ
 
 ORPHAN_GRACE_S = 600.0
 """A blob that no group in flight has named for so long was left by a worker that died."""
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """The open parts of a run."""
-
-    config: RunConfig
-    folder: Path
-    fleet: Fleet
-    recorder: Recorder
-    console: Console
-    watch: Watch | None
 
 
 def train(config: RunConfig, *, fresh: bool, console: Console, lines: JsonLines | None = None) -> ExitCode:
@@ -85,27 +74,34 @@ def train(config: RunConfig, *, fresh: bool, console: Console, lines: JsonLines 
             check_room(config.fleet, cluster_resources())
             check_places(config.fleet, cluster_nodes())
         console.print(f"run folder {folder}, metrics {recorder.metrics_url}", highlight=False)
-        fleet = Fleet(stack.enter_context(served_judges(config, folder)), url)
+        note = partial(_note, recorder, console)
+        served = stack.enter_context(served_judges(config, folder))
+        fleet = Fleet(served, redis, url, release=partial(_release, queue), note=note, show=recorder.show_workers)
         fleet.start()
         blobs = build_blobs(config.fleet.blobs, redis, config.name)
         stack.callback(blobs.close)
         sweeper = OrphanSweeper(blobs, redis, config.name, ORPHAN_GRACE_S)
         stack.enter_context(Beat(lambda: sweeper.sweep(time.monotonic()), ORPHAN_GRACE_S / 4, "orphan sweeper"))
-        controller = Controller(config, fleet, queue, blobs, recorder.take)
-        progress = _restore(fleet, folder, console)
-        session = Session(config, folder, fleet, recorder, console, build_watch(config, folder, progress.update))
-        controller.begin(progress)
-        progress = _publish_start(session, progress, controller.epoch)
-        fleet.run_loops()
-        recorder.enter("training")
-        progress = controller.run(
-            progress, lambda: stop.raised or _halted(session), lambda now: _after_update(session, now)
+        session = Session(config, folder, fleet, recorder, console, folder / "checkpoints", watch=None)
+
+        def rolled_back(update: int) -> None:  # by then the session has its watch
+            session.rolled_back(update)
+
+        controller = Controller(
+            config,
+            fleet,
+            queue,
+            blobs,
+            recorder.take,
+            checkpoints=session.checkpoints,
+            note=note,
+            rolled_back=rolled_back,
         )
-        recorder.enter("finishing")
-        queue.request_stop("drained" if stop.raised else "done")
-        _save(session, progress)
-        fleet.join_loops()
-        if _halted(session):
+        progress = session.with_learner(lambda: controller.begin(_restore(session)))
+        session = replace(session, watch=build_watch(config, folder, progress.update))
+        progress = _train(session, controller, queue, progress, stop)
+        if session.halted:
+            session = replace(session, checkpoints=folder / BEST_FOLDER)
             progress = _back_to_the_best(session, progress)
         elif progress.update < config.learning.updates:
             console.print(f"stopped after update {progress.update}; the same command goes on from there")
@@ -115,77 +111,60 @@ def train(config: RunConfig, *, fresh: bool, console: Console, lines: JsonLines 
     return ExitCode.DONE
 
 
-def _restore(fleet: Fleet, folder: Path, console: Console) -> Progress:
-    restored = fleet.restore(folder / "checkpoints")
+def _train(session: Session, controller: Controller, queue: Queue, progress: Progress, stop: StopSign) -> Progress:
+    """Updates, up to the last one or to a reason to stop; then rollout and reward workers come to rest."""
+    session.with_learner(lambda: session.first_looks(progress))
+    session.fleet.run_loops()
+    session.recorder.enter("training")
+    with Sweeping(queue, session.config.fleet.supervision.lease_s) as janitor:
+
+        def after(now: Progress) -> None:
+            janitor.check()
+            session.after_update(now)
+
+        progress = controller.run(progress, lambda: stop.raised or session.halted, after)
+    session.recorder.enter("finishing")
+    queue.request_stop("drained" if stop.raised else "done")
+    session.save_last(progress)
+    session.with_learner(session.fleet.join_loops)
+    return progress
+
+
+def _note(recorder: Recorder, console: Console, text: str) -> None:
+    """Tell the operator, and the journal, what happened to a worker; the text begins with its slot."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    slot = text.split(maxsplit=1)[0]
+    known = slot.rpartition("-")[0] in ("rollout", "reward", "learner")
+    recorder.tell("learner" if "learner" in text else "worker", text, slot=slot if known else "")
+
+
+def _release(queue: Queue, slot: str) -> None:
+    """Give back what a dead worker had claimed; where the server is away, its leases run out instead."""
+    with suppress(RunMissing, ServerUnavailable):
+        queue.release(slot)
+
+
+def _restore(session: Session) -> Progress:
+    restored = session.fleet.restore(session.checkpoints)
     for complaint in restored.complaints:
-        console.print(f"checkpoint passed over: {complaint}")
+        session.console.print(f"checkpoint passed over: {complaint}")
     if restored.progress is None:
         return Progress()
     found = restored.progress
-    history = folder / "history.jsonl"
+    history = session.folder / "history.jsonl"
     seen = max((json.loads(line)["version"] for line in history.read_text().splitlines()), default=0)
-    console.print(f"going on from the checkpoint of update {found.update}")
+    session.console.print(f"going on from the checkpoint of update {found.update}")
     newest = max(found.version, seen) + 1  # the crashed start may have published one that no history tells of
     return replace(found, version=newest, lineage=found.lineage + 1)
 
 
-def _publish_start(session: Session, progress: Progress, epoch: int) -> Progress:
-    """The weights that this start draws its first groups with; the strip of the very first ones."""
-    named = session.fleet.publish(progress.version + 1, progress.lineage, epoch, average=False)
-    if session.config.evaluation is not None and progress.update == 0:
-        session.recorder.show_strips(session.fleet.strips(), 0)
-    _look(session, progress)
-    return replace(progress, version=named.version)
-
-
-def _save(session: Session, progress: Progress) -> None:
-    started = time.monotonic()
-    session.fleet.save(session.folder / "checkpoints", progress, config_digest(session.config))
-    session.recorder.checkpointed(time.monotonic() - started)
-
-
-def _after_update(session: Session, progress: Progress) -> None:
-    """Checkpoints, strips and looks of the panel when they are due."""
-    config = session.config
-    _look(session, progress)
-    if progress.update % config.learning.checkpoint_every == 0:
-        _save(session, progress)
-    if config.evaluation is not None and progress.update % config.evaluation.strips_every == 0:
-        session.recorder.show_strips(session.fleet.strips(), progress.update)
-
-
-def _look(session: Session, progress: Progress) -> None:
-    """Let the panel look when it is due; keep the weights of its best look, and tell of what falls."""
-    watch = session.watch
-    if watch is None or not watch.due(progress.update):
-        return
-    look = watch.look(session.fleet, progress.update)
-    verdict = watch.verdict
-    assert verdict is not None
-    session.recorder.looked(look, verdict)
-    if verdict.best_update == progress.update:
-        session.fleet.save(session.folder / BEST_FOLDER, progress, config_digest(session.config))
-    for fall in verdict.falls:
-        if fall.reward in verdict.hacked:
-            session.console.print(f"reward hacking: {sentence(fall)}", highlight=False)
-            session.recorder.tell("hacking", sentence(fall))
-
-
-def _watched(session: Session, progress: Progress) -> dict[str, Any]:
-    """What the held-out panel says at the end, for the summary; nothing without one."""
-    verdict = None if session.watch is None else session.watch.verdict
-    return {} if verdict is None else {"watch": {**asdict(verdict), "kept_update": progress.update}}
-
-
-def _halted(session: Session) -> bool:
-    return session.watch is not None and session.watch.halts
-
-
 def _back_to_the_best(session: Session, progress: Progress) -> Progress:
-    """The learner at the panel's best look: what a run leaves behind that was stopped for hacking its reward."""
-    found = session.fleet.restore(session.folder / BEST_FOLDER).progress
+    """The learner at the panel's best look, which are the session's checkpoints now: what a run leaves behind that was
+    stopped for hacking its reward.
+    """
+    found = session.with_learner(lambda: session.fleet.restore(session.checkpoints)).progress
     if found is None:
-        raise ConfigError(f"expected a checkpoint in {session.folder / BEST_FOLDER}, found none")
+        raise ConfigError(f"expected a checkpoint in {session.checkpoints}, found none")
     session.console.print(f"stopped after update {progress.update} for reward hacking; keeping update {found.update}")
     return replace(found, version=progress.version, lineage=progress.lineage)
 
@@ -209,23 +188,30 @@ def _measure(session: Session, version: WeightsVersion | None, when: When) -> li
     return figures
 
 
+def _measure_average(session: Session, version: int, lineage: int, epoch: int) -> list[Evaluation]:
+    """Evaluate the averaged weights, published for the rollout workers that help."""
+    average = session.fleet.publish(version, lineage, epoch, average=True)
+    return _measure(session, average, "after")
+
+
 def _finish(session: Session, progress: Progress, epoch: int, wall_seconds: float) -> None:
     """Measure what was learned and leave it behind: strips, adapter and card, summary, report."""
     config, folder = session.config, session.folder
     session.console.print("measuring before and after training", highlight=False)
-    average = session.fleet.publish(progress.version + 1, progress.lineage, epoch, average=True)
-    _measure(session, None, "before")
-    figures = _measure(session, average, "after")
+    session.with_learner(lambda: _measure(session, None, "before"))
+    versions = count(progress.version + 1)  # one for every attempt: none is published twice
+    figures = session.with_learner(lambda: _measure_average(session, next(versions), progress.lineage, epoch))
     session.recorder.enter("finishing")
     if config.evaluation is not None and progress.update % config.evaluation.strips_every:
-        session.recorder.show_strips(session.fleet.strips(), progress.update)
+        session.with_learner(lambda: session.recorder.show_strips(session.fleet.strips(), progress.update))
     compose_run_strips(config, folder)
-    session.fleet.save_trained(folder / "adapter")
+    session.with_learner(lambda: session.fleet.save_trained(folder / "adapter"))
     card = model_card(config, folder, progress, figures)
     (folder / "adapter" / "README.md").write_text(card, encoding="utf-8")
     records = read_history(folder / "history.jsonl")
     summary = build_summary(records, figures, wall_seconds=progress.run_seconds, slots=os.cpu_count() or 1)
-    write_summary(folder / "summary.json", {**summary, **_watched(session, progress), "total_seconds": wall_seconds})
+    watched = session.watched(progress)
+    write_summary(folder / "summary.json", {**summary, **watched, "total_seconds": wall_seconds})
     report = write_report(folder, planned_updates=config.learning.updates)
     session.console.print(f"adapter {folder / 'adapter'}\nreport  {report}", highlight=False)
 

@@ -24,6 +24,7 @@ from rollout.types import RolloutGroup, ScoredGroup, StepRewards, WeightsVersion
 from services.config import RunConfig
 from services.data.codec import decode_trajectory
 from services.data.wire import ScoredEntry, decode
+from services.errors import RunMissing, ServerUnavailable
 from services.fleet.build import build_learner, build_policy, use_threads
 from services.fleet.evaluation import draw_strips, evaluate
 from services.fleet.messages import (
@@ -40,7 +41,7 @@ from services.fleet.messages import (
     UpdateResult,
 )
 from services.fleet.panel import Panel
-from services.fleet.stores import open_stores
+from services.fleet.stores import open_stores, start_heart
 
 
 class LearnerWorker:
@@ -48,6 +49,7 @@ class LearnerWorker:
 
     def __init__(self, config: RunConfig, link: Link, place: RankPlace) -> None:
         use_threads(config.fleet.learner.cpus)
+        self._pulse = start_heart(link, config)
         self._config = config
         self._rank = place.rank
         self._stores = open_stores(link, config)
@@ -58,16 +60,18 @@ class LearnerWorker:
             self._ranks = TorchRanks(place.init_method, place.rank, place.size, backend, place.timeout_s)
         self._learner = build_learner(config, self._policy, self._ranks)
         self._panel: Panel | None = None
+        self._pulse.enter("idle")
 
     def restore(self, folder: Path) -> Restored:
         """Go on from the newest sound checkpoint."""
         found = load_latest(folder)
         if found is None:
-            return Restored(progress=None, complaints=())
+            return Restored(progress=None, digest=digest_tensors(self._learner.parameters), complaints=())
         checkpoint, complaints = found
         progress = msgspec.convert(checkpoint.state["progress"], Progress)
         self._learner.load(checkpoint.tensors, progress.update)
-        return Restored(progress=progress, complaints=tuple(complaints))
+        digest = digest_tensors(self._learner.parameters)
+        return Restored(progress=progress, digest=digest, complaints=tuple(complaints))
 
     def publish(self, version: int, lineage: int, epoch: int) -> WeightsVersion:
         """Publish the live weights under a new version."""
@@ -78,26 +82,38 @@ class LearnerWorker:
         return self._publish(self._learner.average.tensors, version, lineage, epoch)
 
     def _publish(self, tensors: Mapping[str, torch.Tensor], version: int, lineage: int, epoch: int) -> WeightsVersion:
-        named = WeightsVersion(
+        named = self._name(tensors, version, lineage)
+        if self._rank == 0:
+            self._stores.weights.publish(tensors, named, epoch)
+        self._pulse.holds(named.version, named.digest)
+        return named
+
+    def _name(self, tensors: Mapping[str, torch.Tensor], version: int, lineage: int) -> WeightsVersion:
+        return WeightsVersion(
             version=version,
             update=self._learner.updates_done,
             lineage=lineage,
             digest=digest_tensors(tensors),
             temperatures=self._learner.temperatures,
         )
-        if self._rank == 0:
-            self._stores.weights.publish(tensors, named, epoch)
-        return named
 
     def update(self, order: UpdateOrder) -> UpdateResult:
         """One update, published as the order says. Raises RatioGuardError before anything is changed."""
+        with self._pulse.working(f"update {self._learner.updates_done + 1}", "updating"):
+            return self._update(order)
+
+    def _update(self, order: UpdateOrder) -> UpdateResult:
         started = time.perf_counter()
         groups = [self._group(decode(entry, ScoredEntry)) for entry in order.entries]
         loaded, cpu = time.perf_counter(), time.process_time()
         checked = self._check_one(groups) if order.check_one else None
         report = self._learner.update(groups, guard=order.fresh)
         learned, cpu = time.perf_counter(), time.process_time() - cpu
-        published = self.publish(order.version, order.lineage, order.epoch)
+        unpublished = False
+        try:
+            version = self.publish(order.version, order.lineage, order.epoch)
+        except (ServerUnavailable, RunMissing):  # the update stays: it must not be trained twice
+            version, unpublished = self._name(self._learner.parameters, order.version, order.lineage), True
         phases = {
             "load": loaded - started,
             "forward_backward": learned - loaded,
@@ -105,7 +121,8 @@ class LearnerWorker:
         }
         return UpdateResult(
             report=msgspec.to_builtins(report if checked is None else replace(report, guard_drift=checked)),
-            version=published,
+            version=version,
+            unpublished=unpublished,
             phase_seconds=phases,
             call_seconds=cpu,
         )
@@ -135,6 +152,7 @@ class LearnerWorker:
 
     def save(self, folder: Path, progress: Progress, config_digest: str) -> None:
         """Write a checkpoint (rank 0)."""
+        assert progress.update == self._learner.updates_done, f"{progress.update} != {self._learner.updates_done}"
         if self._rank == 0:
             state: dict[str, Any] = {"progress": msgspec.to_builtins(progress), "config_digest": config_digest}
             keep = self._config.learning.keep_checkpoints

@@ -19,6 +19,7 @@ class Link:
     redis_url: str = field(repr=False)  # carries the password
     run: str
     slot: str  # stable name of the worker's place, e.g. "rollout-3"
+    incarnation: int = 0  # how many processes that place had before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ class Restored:
     """What a learner found when it started."""
 
     progress: Progress | None  # None: there was no checkpoint
+    digest: str  # of the weights that the learner holds now
     complaints: tuple[str, ...]  # one sentence about every broken checkpoint that was passed over
 
 
@@ -69,6 +71,7 @@ class UpdateResult:
 
     report: Mapping[str, Any]  # the UpdateReport's fields, plain
     version: WeightsVersion
+    unpublished: bool  # the server was away, or had lost the run: the controller has them published again
     phase_seconds: Mapping[str, float]  # wall clock: load, forward_backward, publish
     call_seconds: float  # CPU seconds of the update itself
 

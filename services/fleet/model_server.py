@@ -77,7 +77,8 @@ class ModelServer:
     def start(self) -> None:
         """Start it and wait until it answers. RewardFailed with the end of its log where it does not."""
         self._keeper.start()
-        self._settled.wait()
+        if not self._settled.wait(self._ready_s + 2 * STOP_S):
+            raise RewardFailed(f"{self._name}: neither up nor given up after {self._ready_s + 2 * STOP_S:g} s")
         self.check()
 
     def check(self) -> None:
@@ -88,7 +89,7 @@ class ModelServer:
     def stop(self) -> None:
         """End it, and wait until it is gone."""
         self._stopping.set()
-        self._keeper.join()
+        self._keeper.join(3 * STOP_S)
 
     def _keep(self) -> None:
         try:

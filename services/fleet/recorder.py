@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from rich.console import Console
 from services.config import RunConfig
 from services.data.ledger import QueueStatistics
 from services.data.queue import Queue
-from services.errors import QueueError
+from services.errors import QueueError, ServerUnavailable
 from services.fleet.messages import Strip
 from services.fleet.run_folder import recorded_commit
 from services.observe.endpoint import announce, serve
@@ -31,6 +32,7 @@ from services.observe.pictures import BEFORE_AFTER
 from services.observe.progress import RunView
 from services.observe.scalars import ScalarWriter
 from services.observe.strips import StripPanel, StripRow, compose_before_after, compose_strip, strip_path
+from services.observe.workers import WORKING, WorkerFigures, write_workers
 
 STATUS_FILE = "status.json"
 """What `tafs status` shows: written anew after every update."""
@@ -59,6 +61,7 @@ class Recorder:
         behind = read_history(path) if path.exists() else ()
         self._config = config
         self._folder = folder
+        self._workers: Sequence[WorkerFigures] = ()
         self._queue = queue
         self._history = HistoryWriter(path)
         self._scalars = ScalarWriter(folder / "tensorboard", resumed_after=behind[-1] if behind else None)
@@ -115,6 +118,11 @@ class Recorder:
         self._metrics.look(look, verdict)
         self._scalars.write_look(look, unix_time=time.time())
 
+    def show_workers(self, workers: Sequence[WorkerFigures]) -> None:
+        """The workers as the supervisor sees them now."""
+        self._workers = workers
+        write_workers(self._folder, workers)
+
     def take(self, record: UpdateRecord, journeys: Sequence[Journey] = ()) -> None:
         """One update happened; journeys: of the groups that it learned from."""
         if self._last is not None and record.lineage != self._last.lineage:
@@ -126,17 +134,12 @@ class Recorder:
             self._lines.tell_update(record, self._config.learning.updates, journeys)
         self._scalars.write(record)
         self._metrics.observe(record)
-        figures = self._queue.statistics()
+        figures = self._statistics()
         for kind, text in losses(self._counted, figures):
             self.tell(kind, text)
         self._counted = figures
         depths: dict[str, float] = {name: stage.entries for name, stage in figures.stages.items()}
-        fleet = self._config.fleet
-        workers = {
-            "rollout": fleet.rollout.workers,
-            "reward": fleet.reward.workers,
-            "learner": fleet.learner.workers,
-        }
+        workers = Counter(worker.role for worker in self._workers if worker.state in WORKING)
         self._view.update(record, depths, workers)
         status = {
             "run": self._config.name,
@@ -149,6 +152,15 @@ class Recorder:
         part = self._folder / f"{STATUS_FILE}.part"
         part.write_bytes(msgspec.json.encode(status))
         part.replace(self._folder / STATUS_FILE)
+
+    def _statistics(self) -> QueueStatistics:
+        """The queue's figures; while the server is away, the last ones."""
+        try:
+            return self._queue.statistics()
+        except (QueueError, ServerUnavailable):
+            if self._counted is None:
+                raise
+            return self._counted
 
     def show_strips(self, strips: Sequence[Strip], update: int) -> None:
         """Keep an update's image strips: as a picture, in TensorBoard, and as arrays for the side-by-side picture."""

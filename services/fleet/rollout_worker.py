@@ -14,18 +14,19 @@ from rollout.trained import digest_tensors, load_tensors, trained_tensors
 from rollout.types import WeightsVersion
 from services.config import RunConfig
 from services.data.codec import encode_images, encode_trajectory
-from services.data.queue import Claimed
+from services.data.queue import Claimed, new_owner
 from services.data.wire import GroupEntry, Ticket, WireBehaviour, WirePrompt, WireVersion, decode, encode
-from services.errors import WeightsCorrupt
+from services.errors import BlobError, ServerUnavailable, WeightsCorrupt, WeightsError
 from services.fleet.build import build_policy, use_threads
 from services.fleet.evaluation import evaluate
 from services.fleet.groups import decode_images_of, draw_group
 from services.fleet.messages import EvaluationPart, EvaluationTask, Link
-from services.fleet.stores import open_stores
+from services.fleet.stores import keep_claims, open_stores, start_heart
+from services.fleet.work_loop import WorkLoop
 from services.observe.journeys import DRAWING, TICKET_WAIT
 
-CLAIM_BLOCK_MS = 250
-"""How long one claim waits for a ticket before the worker looks at the stop sign again."""
+INFRASTRUCTURE = (ServerUnavailable, BlobError, WeightsError)
+"""Errors that say nothing about a group: it is drawn again without counting them against it."""
 
 
 class RolloutWorker:
@@ -33,6 +34,7 @@ class RolloutWorker:
 
     def __init__(self, config: RunConfig, link: Link) -> None:
         use_threads(config.fleet.rollout.cpus)
+        self._pulse = start_heart(link, config)
         self._config = config
         self._slot = link.slot
         self._stores = open_stores(link, config)
@@ -41,12 +43,23 @@ class RolloutWorker:
         self._order = PromptOrder(load_prompts(config.sampling.prompts), config.seed)
         self._version: WeightsVersion | None = None
 
+        owner = new_owner(link.slot)
+        self._claims = keep_claims(link, config, owner)
+        self._loop = WorkLoop(self._stores.queue, "tickets", owner, self._serve, config.fleet.stall_timeout_s)
+        self._pulse.enter("built", ready=False)
+
     def run(self) -> None:
-        """Draw groups until the run is told to stop."""
-        queue = self._stores.queue
-        while not queue.stop_requested():
-            for claimed in queue.claim("tickets", self._slot, 1, CLAIM_BLOCK_MS):
-                self._serve(claimed)
+        """Catch up with the learner, then draw groups until the run is told to stop."""
+        self._pulse.enter("catching up", ready=False)
+        if self._loop.patiently(self._catch_up) is not None:
+            self._pulse.enter("idle")
+            with self._claims:
+                self._loop.run()
+        self._pulse.enter("stopped", ready=False)
+
+    def leave(self) -> None:
+        """End the loop behind the group in hand."""
+        self._loop.leave()
 
     def evaluate(self, task: EvaluationTask) -> EvaluationPart:
         """Draw and read a share of the evaluation's images with the weights it names."""
@@ -57,8 +70,13 @@ class RolloutWorker:
 
     def _serve(self, claimed: Claimed) -> None:
         ticket = decode(claimed.payload, Ticket)
+        images = self._config.sampling.samples_per_group
         try:
-            entry = self._draw(ticket)
+            with self._pulse.working(f"{ticket.ordinal}/{ticket.attempt}", "drawing", images):
+                entry = self._draw(ticket)
+        except INFRASTRUCTURE as error:
+            self._stores.queue.evict(claimed, ticket.ordinal, type(error).__name__, stage="tickets")
+            return
         except Exception as error:  # the worker's edge: a group that cannot be drawn must not end the worker
             self._stores.queue.fail("tickets", claimed, ticket.ordinal, f"{type(error).__name__}: {error}")
             return
@@ -117,6 +135,9 @@ class RolloutWorker:
     def _load(self, version: WeightsVersion) -> None:
         if self._version == version:
             return
+        if self._version is not None and self._version.digest == version.digest:
+            self._hold(version)  # published again, by a learner that was replaced
+            return
         tensors = self._stores.weights.fetch(version)
         with torch.no_grad():
             load_tensors(self._policy.network, tensors)
@@ -128,4 +149,8 @@ class RolloutWorker:
             )
         if self._merged is not None:
             self._merged.refresh()
+        self._hold(version)
+
+    def _hold(self, version: WeightsVersion) -> None:
         self._version = version
+        self._pulse.holds(version.version, version.digest)

@@ -100,6 +100,7 @@ def provenance() -> dict[str, Any]:
         capture_output=True,
         text=True,
         check=False,
+        timeout=30,
     )
     return {"commit": git.stdout.strip() or "unknown", "versions": {name: version(name) for name in packages}}
 

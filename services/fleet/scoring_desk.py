@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from rewards.lanes import Answer, Lanes
+from rewards.lanes import CLOSE_S, Answer, Lanes
 from rollout.types import StepImages
 from services.fleet.build import PlacedReward
 from services.fleet.scoreboard import Scoreboard
@@ -49,9 +49,9 @@ class ScoringDesk:
         self._wait(lambda: not self._boards)
 
     def close(self) -> None:
-        """Drop what is not settled; calls under way are waited for."""
+        """Drop what is not settled; calls under way are waited for, CLOSE_S at most."""
         self._lanes.close()
-        self._thread.join()
+        self._thread.join(CLOSE_S)
 
     def _wait(self, until: Callable[[], bool]) -> None:
         with self._changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,7 +28,14 @@ class Watch:
         self._settings = config.evaluation.watch
         self._scale = scale_of(config)
         self._folder = folder
-        self._looks = keep_until(folder, update)
+        self.back_to(update)
+
+    def back_to(self, update: int) -> None:
+        """The run went back: later looks were taken back with their updates, and so are the weights kept for them."""
+        self._looks = keep_until(self._folder, update)
+        for folder in (self._folder / BEST_FOLDER).glob("update_*"):
+            if int(folder.name.removeprefix("update_").partition(".")[0]) > update:
+                shutil.rmtree(folder)
 
     def due(self, update: int) -> bool:
         """Whether to look after this update; one that has been looked at is not looked at again."""

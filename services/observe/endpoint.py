@@ -42,7 +42,7 @@ class Endpoint:
         """Stop answering and free the port."""
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join()
+        self._thread.join(5.0)
 
     def __enter__(self) -> Endpoint:
         return self

@@ -1,0 +1,30 @@
+"""What a slot has done over all its processes: figures that do not vanish with one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.fleet.heartbeat import Beat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Sums over a slot's processes."""
+
+    busy_s: float = 0.0
+    idle_s: float = 0.0
+    groups: int = 0
+    images: int = 0
+
+
+NOTHING = Totals()
+
+
+def add_beat(past: Totals, beat: Beat) -> Totals:
+    """The totals of former processes and of the one that beats."""
+    return Totals(
+        busy_s=past.busy_s + beat.busy_s,
+        idle_s=past.idle_s + beat.idle_s,
+        groups=past.groups + beat.groups,
+        images=past.images + beat.images,
+    )
