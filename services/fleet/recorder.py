@@ -121,6 +121,7 @@ class Recorder:
     def show_workers(self, workers: Sequence[WorkerFigures]) -> None:
         """The workers as the supervisor sees them now."""
         self._workers = workers
+        self._metrics.see(workers)
         write_workers(self._folder, workers)
 
     def take(self, record: UpdateRecord, journeys: Sequence[Journey] = ()) -> None:

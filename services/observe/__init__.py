@@ -21,6 +21,7 @@
     log.py           the output of a run as JSON lines
     trace.py         a run on a time line, for Perfetto
     progress.py      the live view of a terminal
+    workers.py       what the workers do, as their heartbeats tell
     metric_table.py  every Prometheus metric, in one table
     metric_cells.py  what the metrics are read from, as samples
     metrics.py       the collector behind the table

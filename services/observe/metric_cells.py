@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -10,6 +10,7 @@ from services.observe import metric_table as table
 from services.observe.hacking import Look, Verdict
 from services.observe.history import ReportFigures, UpdateRecord
 from services.observe.metric_table import Metric
+from services.observe.workers import WorkerFigures
 
 Samples = Sequence[tuple[tuple[str, ...], float]]
 """Label values in the table's order, and the number."""
@@ -94,12 +95,33 @@ def fact_cells(facts: RunFacts, state: table.RunState) -> Cells:
         table.RUN_STATE: [((name,), float(name == state)) for name in table.RUN_STATES],
         table.RUN_START: [((), facts.started)],
         table.PLANNED_UPDATES: [((), facts.planned_updates)],
+        table.MAX_STALENESS: [((), facts.max_staleness)],
     }
 
 
 def saved_cells(saved: Saved) -> Cells:
     """The last checkpoint's samples."""
     return {table.CHECKPOINT_TIME: [((), saved.unix_time)], table.CHECKPOINT_SECONDS: [((), saved.seconds)]}
+
+
+def worker_cells(workers: Sequence[WorkerFigures], since_s: float) -> Cells:
+    """The workers' samples; since_s: seconds since they were looked at."""
+
+    def every(read: Callable[[WorkerFigures], float], among: Sequence[WorkerFigures] = workers) -> Samples:
+        return [((worker.role, worker.replica), read(worker)) for worker in among]
+
+    held = {(worker.version, worker.digest) for worker in workers if worker.version}
+    return {
+        table.WORKER_STATE: [((worker.role, worker.replica, worker.state), 1.0) for worker in workers],
+        table.WORKER_DEATHS: every(lambda worker: worker.deaths),
+        table.WORKER_SILENCE: every(lambda worker: worker.silence_s + since_s),
+        table.WORKER_BUSY: every(lambda worker: worker.busy_s),
+        table.WORKER_IDLE: every(lambda worker: worker.idle_s),
+        table.WORKER_GROUPS: every(lambda worker: worker.groups),
+        table.WORKER_IMAGES: every(lambda worker: worker.images),
+        table.WORKER_VERSION: every(lambda worker: worker.version, [worker for worker in workers if worker.version]),
+        table.DIGEST_CONFLICTS: [((), len(held) - len({version for version, _ in held}))],
+    }
 
 
 def update_cells(record: UpdateRecord) -> Cells:

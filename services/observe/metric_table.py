@@ -21,6 +21,9 @@ MAX_REASONS = 8
 """Reasons of eviction that get a series of their own; the rest is counted together."""
 OTHER_REASON = "other"
 
+SLOT = ("role", "replica")
+"""The labels of a worker: its place, which outlives its processes."""
+
 Kind = Literal["gauge", "counter", "histogram"]
 
 
@@ -93,6 +96,7 @@ CHECKPOINT_TIME = _gauge(
 )
 CHECKPOINT_SECONDS = _gauge("checkpoint_duration_seconds", "Seconds that writing the last checkpoint took.")
 WEIGHTS_VERSION = _gauge("weights_version", "The version of the weights that the last update published.")
+MAX_STALENESS = _gauge("max_staleness_updates", "How many updates a group's weights may lie behind.")
 STALENESS = Metric(
     name=PREFIX + "group_staleness_updates",
     kind="histogram",
@@ -159,6 +163,18 @@ LOOK_HACKED = _gauge(
     "look_hacked", "1 for a held-out reward that fell while a trained one rose, in as many looks as it takes.", "reward"
 )
 
+WORKER_STATE = _gauge("worker_state", "1 for the state that a worker is in; no samples of the others.", *SLOT, "state")
+WORKER_DEATHS = _counter("worker_deaths_total", "Processes of a slot that died.", *SLOT)
+WORKER_SILENCE = _gauge("worker_heartbeat_age_seconds", "Seconds since a worker's last heartbeat.", *SLOT)
+WORKER_BUSY = _counter("worker_busy_seconds_total", "Seconds with work in hand, over all processes of a slot.", *SLOT)
+WORKER_IDLE = _counter("worker_idle_seconds_total", "Seconds without work, over all processes of a slot.", *SLOT)
+WORKER_GROUPS = _counter("worker_groups_total", "Pieces of work done, over all processes of a slot.", *SLOT)
+WORKER_IMAGES = _counter("worker_images_total", "Images drawn, scored or learned from, of a slot.", *SLOT)
+WORKER_VERSION = _gauge("worker_weights_version", "Version of the verified weights in a worker's module.", *SLOT)
+DIGEST_CONFLICTS = _gauge(
+    "weights_digest_conflicts", "Versions that workers hold with different contents; anything but 0 is a fault."
+)
+
 QUEUE_METRICS = (
     QUEUE_ENTRIES,
     QUEUE_OLDEST_AGE,
@@ -176,6 +192,7 @@ RUN_METRICS = (
     RUN_STATE,
     RUN_START,
     PLANNED_UPDATES,
+    MAX_STALENESS,
     UPDATES,
     IMAGES,
     NONFINITE_UPDATES,
@@ -210,5 +227,17 @@ UPDATE_METRICS = (
 """Of the last update; no samples before the first."""
 LOOK_METRICS = (LOOK_UPDATE, LOOK_SCORE, LOOK_STATISTIC, LOOK_FALL, LOOK_HACKED)
 """Of the last look of the held-out panel; no samples before the first."""
-METRICS = (REDIS_UP, REDIS_SECONDS, *QUEUE_METRICS, *RUN_METRICS, *UPDATE_METRICS, *LOOK_METRICS)
+WORKER_METRICS = (
+    WORKER_STATE,
+    WORKER_DEATHS,
+    WORKER_SILENCE,
+    WORKER_BUSY,
+    WORKER_IDLE,
+    WORKER_GROUPS,
+    WORKER_IMAGES,
+    WORKER_VERSION,
+    DIGEST_CONFLICTS,
+)
+"""Of the workers, as their heartbeats and the supervisor tell; no samples before the first look."""
+METRICS = (REDIS_UP, REDIS_SECONDS, *QUEUE_METRICS, *RUN_METRICS, *UPDATE_METRICS, *LOOK_METRICS, *WORKER_METRICS)
 """The table."""

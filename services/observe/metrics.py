@@ -12,7 +12,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
@@ -33,8 +33,10 @@ from services.observe.metric_cells import (
     queue_cells,
     saved_cells,
     update_cells,
+    worker_cells,
 )
 from services.observe.metric_table import Metric, RunState
+from services.observe.workers import WorkerFigures
 
 LOG = logging.getLogger(__name__)
 ReadQueue = Callable[[], QueueFigures | None]
@@ -62,6 +64,8 @@ class RunMetrics(Collector):
         self._staleness_sum = 0
         self._reasons: tuple[str, ...] = ()
         self._reachable = True
+        self._workers: tuple[WorkerFigures, ...] = ()
+        self._seen = 0.0
 
     def observe(self, record: UpdateRecord) -> None:
         """Move the learner's metrics on by one update."""
@@ -95,6 +99,11 @@ class RunMetrics(Collector):
         """The held-out panel looked."""
         with self._lock:
             self._looked = look_cells(look, verdict)
+
+    def see(self, workers: Sequence[WorkerFigures]) -> None:
+        """The workers as they are now."""
+        with self._lock:
+            self._workers, self._seen = tuple(workers), time.monotonic()
 
     def collect(self) -> Iterator[Family]:
         """Every metric of the table, in its order."""
@@ -138,6 +147,8 @@ class RunMetrics(Collector):
             cells |= saved_cells(self._saved)
         if self._last is not None:
             cells |= {**update_cells(self._last), table.GUARD_DRIFT: [((), self._guard_drift)]}
+        if self._workers:
+            cells |= worker_cells(self._workers, time.monotonic() - self._seen)
         return cells | self._looked
 
     def _staleness(self) -> Family:

@@ -43,6 +43,16 @@ HEALTHY = {
     'tafs_groups_failed_total{stage="groups"}': steady(0),
     'tafs_groups_evicted_total{reason="other"}': steady(0),
     "tafs_groups_dead_lettered_total": steady(0),
+    "tafs_weights_version": rising(1),
+    "tafs_max_staleness_updates": steady(1),
+    "tafs_weights_digest_conflicts": steady(0),
+    'tafs_worker_weights_version{role="rollout",replica="0"}': rising(1),
+    'tafs_worker_weights_version{role="rollout",replica="1"}': rising(1),
+    'tafs_worker_groups_total{role="rollout",replica="0"}': rising(5),
+    'tafs_worker_groups_total{role="rollout",replica="1"}': rising(5),
+    'tafs_worker_deaths_total{role="rollout",replica="0"}': steady(0),
+    'tafs_worker_deaths_total{role="rollout",replica="1"}': steady(0),
+    'tafs_worker_state{role="rollout",replica="0",state="healthy"}': steady(1),
     "tafs_nonfinite_updates_total": steady(0),
     "tafs_dropped_pairs_ratio": steady(0.01),
     'tafs_look_hacked{reward="judge_exact_match"}': steady(0),
@@ -147,6 +157,30 @@ FAULTS = {
     "no checkpoint was ever written": Fault(
         {"tafs_checkpoint_last_success_timestamp_seconds": "_x120"}, root="CheckpointOld", at=70
     ),
+    "workers are killed again and again": Fault(
+        {
+            'tafs_worker_deaths_total{role="rollout",replica="0"}': f"0x{START} 1+1x{LAST - START}",
+            'tafs_worker_deaths_total{role="rollout",replica="1"}': f"0x{START} 1+1x{LAST - START}",
+        },
+        root="WorkerCrashLoop",
+        at=40,
+    ),
+    "a worker has spent its restarts": Fault(
+        {'tafs_worker_state{role="reward",replica="1",state="failed"}': f"_x{START} 1x{LAST - START}"},
+        root="WorkerCrashLoop",
+    ),
+    "a rollout worker does not see new weights": Fault(
+        {'tafs_worker_weights_version{role="rollout",replica="1"}': f"0+1x{START} {START}x{LAST - START}"},
+        root="WeightsLagging",
+    ),
+    "two workers hold different weights under one version": Fault(
+        {"tafs_weights_digest_conflicts": then("0", "1")}, root="WeightsDigestMismatch"
+    ),
+    "weights arrive damaged": Fault(
+        {'tafs_groups_evicted_total{reason="WeightsCorrupt"}': f"_x{START} 1x{LAST - START}"},
+        root="WeightsDigestMismatch",
+        at=35,
+    ),
 }
 """By what happens."""
 HARMLESS = {
@@ -183,6 +217,28 @@ HARMLESS = {
     ),
     "a worker that was lost with its groups": Fault(
         {'tafs_groups_evicted_total{reason="worker lost"}': then("0", "3")}, root=None, at=35
+    ),
+    "one worker that is killed, and comes back": Fault(
+        {
+            'tafs_worker_deaths_total{role="rollout",replica="0"}': then("0", "1"),
+            'tafs_worker_state{role="rollout",replica="0",state="healthy"}': f"1x{START} _ _ 1x{LAST - START}",
+        },
+        root=None,
+        at=33,
+    ),
+    "a worker without tickets that keeps old weights": Fault(
+        {
+            'tafs_worker_weights_version{role="rollout",replica="1"}': f"0+1x{START} {START}x{LAST - START}",
+            'tafs_worker_groups_total{role="rollout",replica="1"}': f"0+5x{START} {5 * START}x{LAST - START}",
+        },
+        root=None,
+        at=60,
+    ),
+    "a worker two versions behind": Fault(
+        {'tafs_worker_weights_version{role="rollout",replica="1"}': f"_ _ 0+1x{LAST - 2}"}, root=None, at=60
+    ),
+    "weights that arrived damaged once, long ago": Fault(
+        {'tafs_groups_evicted_total{reason="WeightsCorrupt"}': f"_x{START} 1x{LAST - START}"}, root=None, at=60
     ),
     "a reward that dips": Fault(
         {'tafs_reward_value{reward="ocr",step="1",stat="mean"}': f"0.6+0.001x{START} 0.4x{LAST - START}"}, root=None

@@ -31,6 +31,81 @@ DATA_FLOW: Rows = {
             unit="none",
         ),
     ),
+    "Workers": (
+        Chart(
+            title="Workers by state",
+            description="How many workers are healthy, starting, suspect (silent), restarting or given up, by role.",
+            queries=[Query(expr='count by (role, state) (tafs_worker_state{run="$run"})', legend="{{role}} {{state}}")],
+            unit="none",
+            alerts=("WorkerCrashLoop",),
+            lowest=0,
+        ),
+        Chart(
+            title="Busy share",
+            description="Share of its time in which a worker had work in hand. A role at 1 holds the others up; "
+            "one far below has workers to spare.",
+            queries=[
+                Query(
+                    expr='rate(tafs_worker_busy_seconds_total{run="$run"}[$window])'
+                    ' / (rate(tafs_worker_busy_seconds_total{run="$run"}[$window])'
+                    ' + rate(tafs_worker_idle_seconds_total{run="$run"}[$window]))',
+                    legend="{{role}} {{replica}}",
+                )
+            ],
+            unit="percentunit",
+            lowest=0,
+        ),
+        Chart(
+            title="Weights by worker",
+            description="How many versions a worker's weights lie behind the newest. One without work keeps old ones.",
+            queries=[
+                Query(
+                    expr='scalar(max (tafs_weights_version{run="$run"})) - tafs_worker_weights_version{run="$run"}',
+                    legend="{{role}} {{replica}}",
+                ),
+                Query(expr='max (tafs_weights_digest_conflicts{run="$run"})', legend="digest conflicts"),
+                Query(expr='max (tafs_max_staleness_updates{run="$run"})', legend="allowed"),
+            ],
+            unit="none",
+            alerts=("WeightsLagging", "WeightsDigestMismatch"),
+        ),
+        Chart(
+            title="Images per second by worker",
+            description="Drawn, scored or learned from.",
+            queries=[
+                Query(expr='rate(tafs_worker_images_total{run="$run"}[$window])', legend="{{role}} {{replica}}"),
+            ],
+            unit="none",
+            lowest=0,
+        ),
+        Chart(
+            title="Groups per minute by worker",
+            description="Pieces of work done. A worker that stands out from its role has a slow host.",
+            queries=[
+                Query(expr='60 * rate(tafs_worker_groups_total{run="$run"}[$window])', legend="{{role}} {{replica}}"),
+            ],
+            unit="none",
+            lowest=0,
+        ),
+        Chart(
+            title="Deaths",
+            description="Processes that died since the run's process started, by slot. One that comes back costs only "
+            "the group it had in hand.",
+            queries=[Query(expr='tafs_worker_deaths_total{run="$run"}', legend="{{role}} {{replica}}")],
+            unit="none",
+            alerts=("WorkerCrashLoop",),
+            lowest=0,
+        ),
+        Chart(
+            title="Last heartbeat",
+            description="Seconds since a worker was heard of. A worker that falls silent is suspect, then replaced.",
+            queries=[Query(expr='tafs_worker_heartbeat_age_seconds{run="$run"}', legend="{{role}} {{replica}}")],
+            unit="s",
+            lowest=0,
+            width=24,
+            height=6,
+        ),
+    ),
     "Queue": (
         ENTRIES,
         Chart(

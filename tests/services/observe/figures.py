@@ -2,6 +2,7 @@
 
 from services.observe.hacking import Look, Scale, judge
 from services.observe.metric_cells import QueueFigures, RunFacts, StageFigures
+from services.observe.workers import WorkerFigures
 
 FACTS = RunFacts(
     started=1_759_999_000.0,
@@ -28,3 +29,35 @@ LOOK = Look(
     update=2, trained={"ocr": [0.25, 0.75]}, panel={"reader": [1.0, 0.0, 0.0, 1.0]}, statistics={"diversity": 0.3}
 )
 VERDICT = judge([LOOK], Scale(widths={"reader": 1.0}, signs={"ocr": 1.0}, fall=0.1, looks=1))
+
+
+def make_worker(role: str, replica: int, *, version: int = 3, digest: str = "aa", **different: object) -> WorkerFigures:
+    """A worker in good health."""
+    fields = {
+        "slot": f"{role}-{replica}",
+        "role": role,
+        "state": "healthy",
+        "reason": "",
+        "deaths": 0,
+        "incarnation": 0,
+        "pid": 17,
+        "host": "here",
+        "phase": "idle",
+        "work": "",
+        "silence_s": 0.4,
+        "busy_s": 8.0,
+        "idle_s": 2.0,
+        "groups": 5,
+        "images": 80,
+        "version": version,
+        "digest": digest,
+    }
+    return WorkerFigures(**{**fields, **different})
+
+
+WORKERS = (
+    make_worker("learner", 0),
+    make_worker("rollout", 0),
+    make_worker("rollout", 1, version=2, digest="bb", deaths=1, state="suspect"),
+    make_worker("reward", 0, version=0, digest=""),
+)

@@ -24,7 +24,7 @@ from services.observe.metric_table import (
 )
 from services.observe.metrics import RunMetrics
 
-from .figures import FACTS, LOOK, QUEUE, VERDICT
+from .figures import FACTS, LOOK, QUEUE, VERDICT, WORKERS, make_worker
 
 
 def scrape(metrics: RunMetrics) -> dict:
@@ -52,6 +52,7 @@ def metrics(make_history) -> RunMetrics:
         metrics.observe(record)
     metrics.look(LOOK, VERDICT)
     metrics.save(Saved(unix_time=1_760_000_040.0, seconds=1.5))
+    metrics.see(WORKERS)
     return metrics
 
 
@@ -168,6 +169,33 @@ def test_the_guards_last_measurement_stays_while_it_is_not_asked(make_history) -
     metrics.observe(first)
     metrics.observe(second)
     assert value(scrape(metrics), "tafs_guard_drift") == 3e-6
+
+
+def test_every_worker_is_told_of_by_its_place_and_only_in_the_state_that_it_is_in(metrics: RunMetrics) -> None:
+    families = scrape(metrics)
+    second = {"role": "rollout", "replica": "1"}
+    assert value(families, "tafs_worker_state", state="suspect", **second) == 1
+    assert len(families["tafs_worker_state"].samples) == len(WORKERS)
+    assert value(families, "tafs_worker_deaths_total", **second) == 1
+    assert value(families, "tafs_worker_busy_seconds_total", **second) == 8
+    assert value(families, "tafs_worker_idle_seconds_total", **second) == 2
+    assert value(families, "tafs_worker_groups_total", **second) == 5
+    assert value(families, "tafs_worker_images_total", **second) == 80
+    assert value(families, "tafs_worker_weights_version", **second) == 2
+    assert {s.labels["role"] for s in families["tafs_worker_weights_version"].samples} == {"learner", "rollout"}
+    assert value(families, "tafs_max_staleness_updates") == 1
+
+
+def test_a_heartbeats_age_goes_on_while_nobody_looks(metrics: RunMetrics) -> None:
+    first = value(scrape(metrics), "tafs_worker_heartbeat_age_seconds", role="learner", replica="0")
+    second = value(scrape(metrics), "tafs_worker_heartbeat_age_seconds", role="learner", replica="0")
+    assert second > first >= 0.4
+
+
+def test_one_version_with_two_contents_is_a_conflict_and_two_versions_are_none(metrics: RunMetrics) -> None:
+    assert value(scrape(metrics), "tafs_weights_digest_conflicts") == 0
+    metrics.see([*WORKERS, make_worker("rollout", 2, digest="cc")])
+    assert value(scrape(metrics), "tafs_weights_digest_conflicts") == 1
 
 
 def test_a_run_is_in_one_state_and_says_what_it_is(metrics: RunMetrics) -> None:

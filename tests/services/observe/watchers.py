@@ -20,8 +20,9 @@ from services.observe.endpoint import announce, serve
 from services.observe.history import UpdateRecord
 from services.observe.metric_cells import QueueFigures, Saved
 from services.observe.metrics import RunMetrics
+from services.observe.workers import WorkerFigures
 
-from .figures import FACTS, LOOK, QUEUE, VERDICT
+from .figures import FACTS, LOOK, QUEUE, VERDICT, WORKERS
 
 FOLDER = Path(__file__).resolve().parents[3] / "deploy/observability"
 RUN = "numbers"
@@ -54,6 +55,7 @@ class Run:
     def _feed(self) -> None:
         for record in self._records:
             self.metrics.observe(msgspec.structs.replace(record, unix_time=time.time()))
+            self.metrics.see([grown(worker, record.update) for worker in WORKERS])
             self.metrics.save(Saved(unix_time=time.time(), seconds=0.1))
             if self._ended.wait(UPDATE_S):
                 return
@@ -63,6 +65,21 @@ class Run:
         self._ended.set()
         self._feeder.join()
         self.endpoint.close()
+
+
+def grown(worker: WorkerFigures, update: int) -> WorkerFigures:
+    """The worker after that many updates."""
+    version = update if worker.version else 0
+    return msgspec.structs.replace(
+        worker,
+        groups=worker.groups + update,
+        images=80 * update,
+        busy_s=update / 5,
+        idle_s=update / 20,
+        version=version,
+        digest="aa",
+        deaths=1,
+    )
 
 
 class Receiver:
