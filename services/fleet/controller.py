@@ -299,6 +299,7 @@ class Controller:
         deadline = time.monotonic() + self._config.fleet.stall_timeout_s
         while True:
             try:
+                self._fleet.keep_server()
                 return action()
             except ServerUnavailable as error:
                 if time.monotonic() > deadline:

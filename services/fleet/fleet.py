@@ -56,10 +56,12 @@ class Fleet:
         release: Callable[[str], object],
         note: Callable[[str], None],
         show: Callable[[Sequence[WorkerFigures]], None],
+        keep_server: Callable[[], None],
     ) -> None:
         """release: gives back what a dead worker of that slot had claimed. note: tells the operator. show: tells the
-        observers.
+        observers. keep_server: starts the run's own server again where it has died.
         """
+        self.keep_server = keep_server
         self._config = config
         self._redis_url = redis_url
         fleet = config.fleet
@@ -110,7 +112,8 @@ class Fleet:
         )
 
     def tick(self) -> None:
-        """Look after the workers. Raises LearnerLost, or what ends the run."""
+        """Look after server and workers. Raises LearnerLost, or what ends the run."""
+        self.keep_server()
         self.supervisor.tick()
 
     def dump_stacks(self, why: str) -> Path:

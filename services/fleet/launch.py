@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -60,8 +61,9 @@ def train(config: RunConfig, *, fresh: bool, console: Console, lines: JsonLines 
     with ExitStack() as stack:
         folder = stack.enter_context(owned(config, fresh=fresh))
         stop = stack.enter_context(StopSign(console))
-        url = config.fleet.redis or stack.enter_context(EmbeddedServer()).url
-        if config.fleet.redis is None:  # a server's password that is not the run's own stays out of its folder
+        server = None if config.fleet.redis else stack.enter_context(EmbeddedServer())
+        url = server.url if server else str(config.fleet.redis)
+        if server is not None:  # a server's password that is not the run's own stays out of its folder
             stack.enter_context(leave_address(folder, url))
         redis = connect(url)
         queue = Queue(redis, config.name)
@@ -76,7 +78,15 @@ def train(config: RunConfig, *, fresh: bool, console: Console, lines: JsonLines 
         console.print(f"run folder {folder}, metrics {recorder.metrics_url}", highlight=False)
         note = partial(_note, recorder, console)
         served = stack.enter_context(served_judges(config, folder))
-        fleet = Fleet(served, redis, url, release=partial(_release, queue), note=note, show=recorder.show_workers)
+        fleet = Fleet(
+            served,
+            redis,
+            url,
+            release=partial(_release, queue),
+            note=note,
+            show=recorder.show_workers,
+            keep_server=partial(_keep_server, server, note),
+        )
         fleet.start()
         blobs = build_blobs(config.fleet.blobs, redis, config.name)
         stack.callback(blobs.close)
@@ -136,6 +146,13 @@ def _note(recorder: Recorder, console: Console, text: str) -> None:
     slot = text.split(maxsplit=1)[0]
     known = slot.rpartition("-")[0] in ("rollout", "reward", "learner")
     recorder.tell("learner" if "learner" in text else "worker", text, slot=slot if known else "")
+
+
+def _keep_server(server: EmbeddedServer | None, note: Callable[[str], None]) -> None:
+    """Start the run's own server again where it has died: it comes back empty, at its old address."""
+    if server is not None and not server.alive:
+        server.restart()
+        note("the run's own server died, and was started again")
 
 
 def _release(queue: Queue, slot: str) -> None:

@@ -78,6 +78,12 @@ class Going:
         self.process.wait(timeout=DEADLINE_S)
         return self.log.read_text()
 
+    def close(self) -> None:
+        """Nothing of it goes on."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(timeout=30)
+
 
 def killed_run(parent: Path, name: str, kills: dict[int, tuple[str, signal.Signals]], *overrides: str) -> Going:
     """A run in which, behind each of these updates, one worker is struck, and is waited for."""
@@ -90,9 +96,7 @@ def killed_run(parent: Path, name: str, kills: dict[int, tuple[str, signal.Signa
                 going.wait_for(lambda slot=slot, before=incarnation: going.is_back(slot, before), f"{slot} again")
         going.end()
     finally:
-        if going.process.poll() is None:
-            going.process.kill()
-            going.process.wait(timeout=30)
+        going.close()
     return going
 
 
@@ -150,6 +154,23 @@ def test_killed_workers_of_every_role_are_replaced_and_change_nothing(tmp_path, 
     assert_equal_to(going, whole)
     assert_trained_once(going)
     assert_quick(going)
+
+
+def test_a_server_that_dies_is_started_again_and_changes_nothing(tmp_path, whole) -> None:
+    going = Going(tmp_path, "forgetful", *LONG)
+    try:
+        going.wait_for(lambda: going.update() >= 2, "update 2")
+        family = psutil.Process(going.process.pid).children(recursive=True)
+        (server,) = (p for p in family if re.search("valkey|redis", p.name()))
+        server.kill()
+        going.end()
+    finally:
+        going.close()
+    log = going.log.read_text()
+    assert going.process.returncode == 0, log
+    assert "the run's own server died, and was started again" in log
+    assert_equal_to(going, whole)
+    assert_trained_once(going)
 
 
 @pytest.mark.slow
