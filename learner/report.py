@@ -13,6 +13,7 @@ from torch import Tensor
 
 from learner.batching import Pairs
 from learner.combination import Weighting, passes
+from learner.histogram import Histogram, histograms
 from learner.loss import PairLoss
 from learner.ranks import Ranks
 from rollout.types import ScoredGroup
@@ -55,6 +56,8 @@ class UpdateReport:
     diversity: Mapping[int, float]  # by image: root mean square distance within a group, in latents, mean over groups
     temperature: Mapping[int, float]  # by step: that the groups were drawn with, mean over groups
     baseline_gain: Mapping[int, float]  # by step: b_k of the first reward, where it is regressed
+    advantages: Mapping[int, Histogram]  # by step: of all pairs
+    drifts: Mapping[int, Histogram]  # by step: of this rank's pairs that were computed
 
 
 @dataclass(slots=True)
@@ -74,6 +77,7 @@ class Tally:
     drift_max: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
     drift_squares: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
     drift_counts: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    drifts: defaultdict[int, list[NDArray[np.floating]]] = field(default_factory=lambda: defaultdict(list))
     log_ratio_max: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
 
     def add(self, pairs: Pairs, result: PairLoss) -> None:
@@ -87,6 +91,7 @@ class Tally:
             self.drift_max[step] = _worse(self.drift_max[step], result.drift[here].max())
             self.drift_squares[step] += float(result.drift[here].square().sum())
             self.drift_counts[step] += int(here.sum())
+            self.drifts[step].append(result.drift[here].detach().cpu().numpy())
             self.log_ratio_max[step] = _worse(self.log_ratio_max[step], result.log_ratio[here].abs().max())
 
     def measure_distance(self, v: Tensor, v_reference: Tensor) -> None:
@@ -192,6 +197,8 @@ def build_report(
         diversity=_mean_by_place([group.group.diversity for group in groups]),
         temperature=_mean_by_place([group.group.behaviour.temperatures for group in groups]),
         baseline_gain=gains,
+        advantages=histograms({step: [pairs.advantage[pairs.step == step].cpu().numpy()] for step in steps}),
+        drifts=histograms(tally.drifts),
     )
 
 

@@ -23,6 +23,7 @@ from services.observe.endpoint import announce, serve
 from services.observe.events import EventLog
 from services.observe.hacking import Look, Verdict
 from services.observe.history import HistoryWriter, UpdateRecord, read_history
+from services.observe.hyperparameters import hyperparameters
 from services.observe.journeys import Journey, append_journeys
 from services.observe.log import JsonLines
 from services.observe.metric_cells import QueueFigures, RunFacts, Saved, StageFigures
@@ -65,6 +66,8 @@ class Recorder:
         self._queue = queue
         self._history = HistoryWriter(path)
         self._scalars = ScalarWriter(folder / "tensorboard", resumed_after=behind[-1] if behind else None)
+        settings = hyperparameters(config.model_dump(mode="json"))
+        self._scalars.write_settings(settings, compared_by(config), unix_time=time.time())
         self._metrics = RunMetrics(config.name, run_facts(config, folder), lambda: queue_figures(scraped))
         self._endpoint = serve(self._metrics, port=config.fleet.metrics_port, host=config.fleet.metrics_host)
         self._target = announce(config.runs, config.name, self._endpoint.address)
@@ -202,6 +205,12 @@ def run_facts(config: RunConfig, folder: Path) -> RunFacts:
         advantage=config.learning.advantage.mode,
         max_staleness=config.fleet.max_staleness,
     )
+
+
+def compared_by(config: RunConfig) -> list[str]:
+    """The scalars that TensorBoard sets beside a run's settings: each reward at the last step that it scores."""
+    behaviour = config.sampling.behaviours()[0]
+    return [f"reward/{reward.title}/step_{config.reward_steps(reward, behaviour)[-1]}" for reward in config.rewards]
 
 
 def losses(before: QueueStatistics | None, now: QueueStatistics) -> Iterator[tuple[str, str]]:

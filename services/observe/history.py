@@ -34,6 +34,16 @@ class RewardFigures(msgspec.Struct, frozen=True, kw_only=True):
     passed: tuple[float, ...] = ()  # empty without a gate
 
 
+class HistogramFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """`learner.histogram.Histogram` from a history: counts in equal bins from low to high."""
+
+    low: float
+    high: float
+    total: float
+    squares: float
+    counts: tuple[int, ...]
+
+
 class ReportFigures(msgspec.Struct, frozen=True, kw_only=True):
     """`learner.report.UpdateReport` as read from a history: the same fields, typed, without torch."""
 
@@ -57,6 +67,8 @@ class ReportFigures(msgspec.Struct, frozen=True, kw_only=True):
     diversity: dict[int, float] = {}
     temperature: dict[int, float] = {}
     baseline_gain: dict[int, float] = {}
+    advantages: dict[int, HistogramFigures] = {}
+    drifts: dict[int, HistogramFigures] = {}
 
 
 class UpdateRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,25 +1,26 @@
-"""TensorBoard events from the records of a run, through tensorboard's own writer: no torch."""
+"""TensorBoard events from the records and settings of a run, through tensorboard's own writer: no torch."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from types import TracebackType
 
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from services.observe.hacking import Look
-from services.observe.history import UpdateRecord
+from services.observe.history import HistogramFigures, UpdateRecord
+from services.observe.hyperparameters import Setting, summary_of
 
 
 class ScalarWriter:
-    """Writes records and strips into a TensorBoard folder; one event file per start of the run."""
+    """Writes settings, records and strips into a TensorBoard folder; one event file per start of the run."""
 
     def __init__(self, folder: Path, *, resumed_after: UpdateRecord | None = None) -> None:
         """Open a new event file in `folder`.
@@ -34,15 +35,20 @@ class ScalarWriter:
             event.session_log.status = SessionLog.START
             self._writer.add_event(event)
 
+    def write_settings(self, settings: Mapping[str, Setting], measured: Sequence[str], *, unix_time: float) -> None:
+        """Write the run's settings, by dotted key; `measured` are the tags of scalars that runs are compared by."""
+        self._add(summary_of(settings, measured), 0, unix_time)
+
     def write(self, record: UpdateRecord) -> None:
-        """Write an update's scalars; what is not finite is left out."""
+        """Write an update's scalars and histograms; what is not finite is left out."""
         values = [
             Summary.Value(tag=tag, simple_value=value)
             for tag, value in scalars_of(record, self._previous)
             if math.isfinite(value)
         ]
+        spreads = [Summary.Value(tag=tag, histo=histogram_of(found)) for tag, found in histograms_of(record)]
         self._previous = record
-        self._add(Summary(value=values), record.update, record.unix_time)
+        self._add(Summary(value=[*values, *spreads]), record.update, record.unix_time)
 
     def write_look(self, look: Look, *, unix_time: float) -> None:
         """Write the means of a look of the held-out panel."""
@@ -109,3 +115,24 @@ def scalars_of(record: UpdateRecord, previous: UpdateRecord | None) -> Iterator[
         yield "images_per_second", images / seconds
     for phase, spent in record.phase_seconds.items():
         yield f"phase_seconds/{phase}", spent
+
+
+def histograms_of(record: UpdateRecord) -> Iterator[tuple[str, HistogramFigures]]:
+    """The tags and histograms of an update."""
+    for tag, by_step in (("advantages", record.figures.advantages), ("drifts", record.figures.drifts)):
+        for step, found in by_step.items():
+            yield f"{tag}/step_{step}", found
+
+
+def histogram_of(found: HistogramFigures) -> HistogramProto:
+    """As TensorBoard keeps it: the right end of each bin, and its count."""
+    bins = len(found.counts)
+    return HistogramProto(
+        min=found.low,
+        max=found.high,
+        num=sum(found.counts),
+        sum=found.total,
+        sum_squares=found.squares,
+        bucket_limit=[found.low + (found.high - found.low) * end / bins for end in range(1, bins + 1)],
+        bucket=found.counts,
+    )

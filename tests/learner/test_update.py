@@ -235,6 +235,21 @@ def test_without_the_guard_the_same_group_is_off_policy_and_its_drift_is_reporte
     assert all(drift > 1e-4 for drift in report.drift.values())
 
 
+@pytest.mark.parametrize("optimizer_steps", [1, 2])
+def test_the_histograms_hold_every_pairs_advantage_and_the_drift_of_every_pair_that_was_computed(optimizer_steps):
+    groups = draw_groups(adapted_policy())
+    groups[1] = with_values(groups[1], np.full((4, 4), 0.5))  # every advantage 0: its drift is not asked for
+    report = Learner(shifted(groups, 0.01), spec(optimizer_steps=optimizer_steps)).update(groups, guard=False)
+    assert {step: sum(found.counts) for step, found in report.advantages.items()} == dict.fromkeys(range(3), 12)
+    assert {step: sum(found.counts) for step, found in report.drifts.items()} == dict.fromkeys(range(3), 8)
+    for step, found in report.drifts.items():
+        assert (found.squares / 8) ** 0.5 == pytest.approx(report.drift[step], rel=1e-6)
+        assert found.low <= report.drift[step] <= found.high
+    for step, found in report.advantages.items():
+        spread = (found.squares - found.total**2 / 12) / 11
+        assert spread**0.5 == pytest.approx(report.advantage_std[step], rel=1e-5)
+
+
 def test_pairs_too_far_from_their_behaviour_are_dropped_counted_and_teach_nothing():
     groups = draw_groups(adapted_policy())
     learner = Learner(shifted(groups), spec(objective=Objective(drift_max=1e-6)))

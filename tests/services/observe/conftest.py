@@ -5,10 +5,12 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from learner.histogram import histogram
 from services.observe.events import EventLog
 from services.observe.history import HistoryWriter, UpdateRecord
 from services.observe.strips import StripPanel, StripRow, compose_before_after, compose_strip, strip_path
@@ -65,7 +67,13 @@ def make_report(update: int, rng: np.random.Generator, rewards: Sequence[str], n
         "diversity": {step: abs(about(0.3 + 0.1 * step, 0.01)) for step in range(num_steps)},
         "temperature": dict.fromkeys(range(num_steps), 0.9),
         "baseline_gain": {step: about(0.4, 0.05) for step in trained_steps},
+        "advantages": {step: make_histogram(rng.normal(0.0, 1.0, 100)) for step in trained_steps},
+        "drifts": {step: make_histogram(rng.gamma(2.0, 0.01, 100)) for step in trained_steps},
     }
+
+
+def make_histogram(values: np.ndarray) -> dict:
+    return msgspec.to_builtins(histogram(values))
 
 
 def make_record(update: int, rng: np.random.Generator, rewards: Sequence[str], num_steps: int) -> UpdateRecord:

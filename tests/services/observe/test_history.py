@@ -5,8 +5,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from learner.histogram import Histogram
 from learner.report import RewardStatistics, UpdateReport
 from services.observe.history import (
+    HistogramFigures,
     HistoryWriter,
     ReportFigures,
     RewardFigures,
@@ -94,6 +96,7 @@ def test_after_a_rollback_only_the_surviving_lineage_is_read(tmp_path: Path, mak
 def test_the_typed_figures_have_exactly_the_fields_of_the_learners_report() -> None:
     assert ReportFigures.__struct_fields__ == tuple(field.name for field in fields(UpdateReport))
     assert RewardFigures.__struct_fields__ == tuple(field.name for field in fields(RewardStatistics))
+    assert HistogramFigures.__struct_fields__ == tuple(field.name for field in fields(Histogram))
 
 
 def test_the_learners_report_becomes_plain_and_typed_again(make_history) -> None:
