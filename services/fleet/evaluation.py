@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rewards.exact_match import exact_match
 from rewards.judge import build_judge
@@ -30,7 +31,7 @@ def evaluate(policy: Policy, config: RunConfig, task: EvaluationTask) -> Evaluat
         images += per_prompt
         targets = [str(prompts[index].metadata["target"])] * per_prompt
         for temperature in task.temperatures:
-            pixels = draw(policy, config, prompts[index], index, per_prompt, temperature)[:, -1]
+            pixels = draw(policy, config, prompts[index], index, per_prompt, temperature)
             exact[temperature] += int(exact_match(tiny, pixels, targets).sum())
             judged[temperature] += int(exact_match(judge, pixels, targets).sum())
     return EvaluationPart(images=images, exact=exact, judge_exact=judged)
@@ -39,13 +40,18 @@ def evaluate(policy: Policy, config: RunConfig, task: EvaluationTask) -> Evaluat
 def draw(
     policy: Policy, config: RunConfig, prompt: Prompt, index: int, count: int, temperature: float
 ) -> NDArray[np.uint8]:
-    """The evaluation's images [count, K, H, W, 3] of its `index`-th prompt."""
+    """The final images [count, H, W, 3] of the evaluation's `index`-th prompt."""
+    clean = _sampled(policy, config, prompt, index, count, temperature)[:, -1]
+    pixels: NDArray[np.uint8] = policy.decode(clean).numpy()
+    return pixels
+
+
+def _sampled(policy: Policy, config: RunConfig, prompt: Prompt, index: int, count: int, temperature: float) -> Tensor:
+    """One-step samples [count, K, ...latents]."""
     behaviour = config.sampling.constant_behaviour(temperature)
     process = process_of(behaviour)
     noise = named_noise(policy, behaviour, named_seed("evaluation", 0), index, range(count))
-    clean = sample(policy, policy.encode([prompt.text]).take([0] * count), process, noise).clean
-    pixels: NDArray[np.uint8] = policy.decode(clean.flatten(0, 1)).numpy()
-    return pixels.reshape(*clean.shape[:2], *pixels.shape[1:])
+    return sample(policy, policy.encode([prompt.text]).take([0] * count), process, noise).clean
 
 
 def draw_strips(policy: Policy, config: RunConfig) -> tuple[Strip, ...]:
@@ -56,7 +62,8 @@ def draw_strips(policy: Policy, config: RunConfig) -> tuple[Strip, ...]:
     chosen = np.linspace(0, len(prompts) - 1, min(evaluation.strip_prompts, len(prompts))).astype(int)
     strips = []
     for index in chosen.tolist():
-        images = draw(policy, config, prompts[index], index, 1, config.sampling.serving_temperature)[0]
+        clean = _sampled(policy, config, prompts[index], index, 1, config.sampling.serving_temperature)[0]
+        images = policy.decode(clean).numpy()  # one per step
         strips.append(Strip(caption=prompts[index].text, images=images, notes=tuple(reader.read(images))))
     return tuple(strips)
 

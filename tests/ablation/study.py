@@ -38,20 +38,22 @@ THE_REWARD_ALONE = "learning.kl_weight=0"
 NAMELESS = WeightsVersion(version=0, update=0, lineage=0, digest="")
 
 
-def run_of(config: RunConfig, arm: Arm, images: int, every: int) -> dict[str, Any]:
-    """One run: its curve [{images, seconds, serving, tau_0, judge_serving}], from the untrained model on.
+def run_of(config: RunConfig, arm: Arm, images: int, every: int, untrained: dict[str, float] | None) -> dict[str, Any]:
+    """One run: its curve [{images, seconds, serving}], from the untrained model on, whose point is `untrained` where it
+    is known; the last point has tau_0 and judge_serving too.
 
     seconds are those of drawing, scoring and learning; evaluation is not in them.
     """
     run = LoneRun(config, build_rewards(config), staleness=arm.staleness)
     per_update = config.learning.groups_per_update * config.sampling.samples_per_group
-    curve, spent, reports = [_figures(run, config, 0, 0.0)], 0.0, []
+    curve, spent, reports = [untrained or _figures(run, config, 0, 0.0)], 0.0, []
     for update in range(1, config.learning.updates + 1):
         started = time.perf_counter()
         reports.append(run.update())
         spent += time.perf_counter() - started
-        if update * per_update % every < per_update or update == config.learning.updates:
-            curve.append(_figures(run, config, update * per_update, spent))
+        last = update == config.learning.updates
+        if last or update * per_update % every < per_update:
+            curve.append(_figures(run, config, update * per_update, spent, last=last))
     last = reports[-1]
     return {
         "curve": curve,
@@ -65,20 +67,21 @@ def run_of(config: RunConfig, arm: Arm, images: int, every: int) -> dict[str, An
     }
 
 
-def _figures(run: LoneRun, config: RunConfig, images: int, seconds: float) -> dict[str, float]:
-    """The average's exact match with the serving sampler and without noise."""
+def _figures(run: LoneRun, config: RunConfig, images: int, seconds: float, *, last: bool = False) -> dict[str, float]:
+    """The average's exact match with the serving sampler; at the last point without noise, and by the judge, too."""
     run.use(run.learner.average.tensors)
     serving = config.sampling.serving_temperature
-    taus = tuple(dict.fromkeys((serving, 0.0)))
+    taus = tuple(dict.fromkeys((serving, 0.0))) if last else (serving,)
     part = evaluate(run.policy, config, EvaluationTask(version=NAMELESS, temperatures=taus, share=0, shares=1))
-    return {
+    figures = {
         "images": images,
         "seconds": seconds,
         "serving": part.exact[serving] / part.images,
-        "tau_0": part.exact[0.0] / part.images,
-        "judge_serving": part.judge_exact[serving] / part.images,
         "evaluated": part.images,
     }
+    if last:
+        figures |= {"tau_0": part.exact[0.0] / part.images, "judge_serving": part.judge_exact[serving] / part.images}
+    return figures
 
 
 class Study:
@@ -89,6 +92,7 @@ class Study:
         self._file: Path = arguments.out / "runs.jsonl"
         arguments.out.mkdir(parents=True, exist_ok=True)
         self.records = read_records(self._file)
+        self._untrained: dict[object, dict[str, float]] = {}  # by what the evaluation depends on
 
     def run(self, name: str, seed: int, settings: Sequence[str], images: int) -> dict[str, Any]:
         """The record of a run, which is made first where it is not there."""
@@ -103,7 +107,10 @@ class Study:
         per_update = first.learning.groups_per_update * first.sampling.samples_per_group
         config = load_run_file(self._arguments.base, [*asked, f"learning.updates={max(images // per_update, 1)}"])
         print(f"{name} seed {seed} {' '.join(settings)}: {config.learning.updates} updates", flush=True)
-        record = {**key, "commit": commit(), **run_of(config, arm, images, self._arguments.every)}
+        serving = (config.sampling.serving_temperature, config.sampling.sigmas)
+        made = run_of(config, arm, images, self._arguments.every, self._untrained.get(serving))
+        self._untrained[serving] = made["curve"][0]
+        record = {**key, "commit": commit(), **made}
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self.records.append(record)
