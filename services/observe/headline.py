@@ -12,7 +12,9 @@ _TITLES = {"exact_match": "Exact match", "judge_exact_match": "Exact match, held
 
 
 def headline(evaluations: Sequence[Evaluation]) -> str:
-    """One card per metric, one row per sampler; a sentence where nothing was evaluated."""
+    """One card per metric, one row per sampler, and one for samplers of the same figures; a sentence where nothing was
+    evaluated.
+    """
     if not evaluations:
         return '<p class="none">This run has no evaluation.</p>'
     metrics = dict.fromkeys(evaluation.metric for evaluation in evaluations)
@@ -45,8 +47,14 @@ def interval_text(evaluation: Evaluation) -> str:
 
 def _card(metric: str, evaluations: Sequence[Evaluation]) -> str:
     scale = _scale(evaluations)
-    samplers = dict.fromkeys(evaluation.sampler for evaluation in evaluations)
-    rows = [_row([entry for entry in evaluations if entry.sampler == sampler], scale) for sampler in samplers]
+    alike: dict[tuple[object, ...], list[str]] = {}  # samplers by their figures: at tau 1 serving is tau_1
+    for sampler in dict.fromkeys(evaluation.sampler for evaluation in evaluations):
+        figures = tuple((entry.when, entry.value, entry.images) for entry in evaluations if entry.sampler == sampler)
+        alike.setdefault(figures, []).append(sampler)
+    rows = [
+        _row(", ".join(map(sampler_title, names)), [entry for entry in evaluations if entry.sampler == names[0]], scale)
+        for names in alike.values()
+    ]
     ends = [_end_text(end, evaluations[0]) for end in scale]
     return (
         f'<section class="card"><h3>{escape(metric_title(metric))}</h3>{"".join(rows)}'
@@ -54,15 +62,13 @@ def _card(metric: str, evaluations: Sequence[Evaluation]) -> str:
     )
 
 
-def _row(evaluations: Sequence[Evaluation], scale: tuple[float, float]) -> str:
+def _row(title: str, evaluations: Sequence[Evaluation], scale: tuple[float, float]) -> str:
     """A sampler's figures before -> after, above their drawing."""
     by_when = {evaluation.when: evaluation for evaluation in evaluations}
     before, after = by_when.get("before"), by_when.get("after")
-    last = after or before
-    assert last is not None
     images = " and ".join(dict.fromkeys(f"{entry.images:,}" for entry in evaluations))
     return (
-        f'<div class="row"><div class="sampler">{escape(sampler_title(last.sampler))}</div>'
+        f'<div class="row"><div class="sampler">{escape(title)}</div>'
         f'<div class="figures">{_figure(before, "before")}<span class="arrow">→</span>'
         f"{_figure(after, 'after')}</div>"
         f'<div class="interval">{escape(_intervals(before, after))} <span>· {images} images</span></div>'

@@ -1,5 +1,6 @@
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from services.observe.headline import headline
 from services.observe.pictures import Picture
 from services.observe.report import RunContents, read_run, render_report, write_report
 from services.observe.summary import build_summary
@@ -134,6 +136,14 @@ def test_an_evaluation_that_was_only_made_before_training_is_shown(evaluations) 
     text = render_report(RunContents(name="half", summary=build_summary((), before, wall_seconds=1.0, slots=1)))
     check(text)
     assert '<span class="after">–</span>' in text
+
+
+def test_samplers_of_the_same_figures_share_a_row(evaluations) -> None:
+    serving = [entry for entry in evaluations if entry.sampler == "serving"]
+    again = [replace(entry, sampler="tau_1") for entry in serving]
+    text = headline([*serving, *again])
+    assert text.count('class="row"') == len({entry.metric for entry in serving})
+    assert "serving, τ = 1" in text
 
 
 def test_a_large_picture_goes_into_the_page_as_jpeg() -> None:
