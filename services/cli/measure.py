@@ -13,7 +13,7 @@ from rollout.types import Prompt, WeightsVersion
 from services.config import RunConfig
 from services.errors import ConfigError
 from services.fleet.build import build_policy
-from services.fleet.evaluation import draw, evaluate
+from services.fleet.evaluation import draw_steps, evaluate
 from services.fleet.figures import evaluated_temperatures, evaluations
 from services.fleet.messages import EvaluationTask
 from services.observe.strips import StripRow, compose_strip
@@ -38,7 +38,7 @@ def evaluate_adapter(config: RunConfig, adapter: Path | None) -> None:
 def sample_strip(config: RunConfig, prompt: str, adapter: Path | None, output: Path, count: int) -> Path:
     """Write a strip of `count` samples of a prompt, all steps, at the serving temperature."""
     policy = _policy(config, adapter, [prompt])
-    images = draw(policy, config, Prompt(id="0", text=prompt), 0, count, config.sampling.serving_temperature)
+    images = draw_steps(policy, config, Prompt(id="0", text=prompt), 0, count, config.sampling.serving_temperature)
     rows = [StripRow(caption=f"sample {index}", images=steps) for index, steps in enumerate(images)]
     columns = [f"step {step}, sigma {sigma:g}" for step, sigma in enumerate(config.sampling.sigmas[:-1])]
     compose_strip(rows, columns, prompt).save(output)

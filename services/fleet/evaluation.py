@@ -46,6 +46,15 @@ def draw(
     return pixels
 
 
+def draw_steps(
+    policy: Policy, config: RunConfig, prompt: Prompt, index: int, count: int, temperature: float
+) -> NDArray[np.uint8]:
+    """The one-step images [count, K, H, W, 3] on the way to them."""
+    clean = _sampled(policy, config, prompt, index, count, temperature)
+    pixels: NDArray[np.uint8] = policy.decode(clean.flatten(0, 1)).numpy()
+    return pixels.reshape(*clean.shape[:2], *pixels.shape[1:])
+
+
 def _sampled(policy: Policy, config: RunConfig, prompt: Prompt, index: int, count: int, temperature: float) -> Tensor:
     """One-step samples [count, K, ...latents]."""
     behaviour = config.sampling.constant_behaviour(temperature)
@@ -62,8 +71,7 @@ def draw_strips(policy: Policy, config: RunConfig) -> tuple[Strip, ...]:
     chosen = np.linspace(0, len(prompts) - 1, min(evaluation.strip_prompts, len(prompts))).astype(int)
     strips = []
     for index in chosen.tolist():
-        clean = _sampled(policy, config, prompts[index], index, 1, config.sampling.serving_temperature)[0]
-        images = policy.decode(clean).numpy()  # one per step
+        images = draw_steps(policy, config, prompts[index], index, 1, config.sampling.serving_temperature)[0]
         strips.append(Strip(caption=prompts[index].text, images=images, notes=tuple(reader.read(images))))
     return tuple(strips)
 

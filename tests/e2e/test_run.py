@@ -139,9 +139,9 @@ def test_stock_diffusers_draws_the_same_images_with_the_saved_adapter(run) -> No
 
 def draw_first(policy, config):
     from rollout.prompts import load_prompts
-    from services.fleet.evaluation import draw
+    from services.fleet.evaluation import draw_steps
 
-    return draw(policy, config, load_prompts(config.evaluation.prompts)[0], 0, 1, 0.0)[0]
+    return draw_steps(policy, config, load_prompts(config.evaluation.prompts)[0], 0, 1, 0.0)[0]
 
 
 def test_synchronous_runs_end_with_the_same_weights_whatever_the_number_of_rollout_workers(run) -> None:
