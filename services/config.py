@@ -104,6 +104,24 @@ class SupervisionConfig(Block):
         return self
 
 
+class ScalingConfig(Block):
+    """Fleets that grow and shrink with their work, between two bounds each; docs/operations.md says by which rule."""
+
+    rollout: tuple[Positive, Positive] | None = None
+    """[fewest, most] rollout workers; null = as many as fleet.rollout.workers, or `tafs scale`, says."""
+    reward: tuple[Positive, Positive] | None = None
+    """The same for reward workers."""
+    every_s: Rate = 30.0
+    """Seconds that are looked at before each decision."""
+
+    @model_validator(mode="after")
+    def _bounds_rise(self) -> Self:
+        for role, bounds in (("rollout", self.rollout), ("reward", self.reward)):
+            if bounds is not None and bounds[0] > bounds[1]:
+                raise ValueError(f"scaling.{role}: expected [fewest, most], found {list(bounds)}")
+        return self
+
+
 class FleetConfig(Block):
     """Where and how the run is executed."""
 
@@ -147,6 +165,8 @@ class FleetConfig(Block):
     gid (the group)."""
     supervision: SupervisionConfig = SupervisionConfig()
     """Heartbeats, restarts and their budget."""
+    scaling: ScalingConfig | None = None
+    """Automatic scaling; null = none."""
 
     @model_validator(mode="after")
     def _enough_workers(self) -> Self:

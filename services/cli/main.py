@@ -132,6 +132,30 @@ def status(run_folder: Annotated[Path, typer.Argument(help="Run folder, e.g. run
     show_status(run_folder)
 
 
+@app.command()
+def drain(
+    run_folder: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/quickstart.", show_default=False)],
+    *,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the run's end; 0 does not.")] = 600.0,
+) -> None:
+    """Ask a run to finish the groups in flight, checkpoint and leave, as SIGTERM does."""
+    from services.cli.elastic import ask_drain
+
+    ask_drain(run_folder, wait_s=wait)
+
+
+@app.command()
+def scale(
+    run_folder: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/quickstart.", show_default=False)],
+    workers: Annotated[list[str], typer.Argument(help="rollout=N, reward=M.", show_default=False)],
+) -> None:
+    """Have more or fewer workers in a run that is going on; those that leave finish what they have in hand."""
+    from services.cli.elastic import ask_workers
+
+    for role, count in ask_workers(run_folder, workers).items():
+        typer.echo(f"{role}: {count} asked for; `tafs status {run_folder}` shows them")
+
+
 failed = typer.Typer(no_args_is_help=True, help="The dead letters: groups that failed too often, and why.")
 app.add_typer(failed, name="failed")
 RunFolder = Annotated[Path, typer.Argument(help="Run folder, e.g. runs/quickstart.", show_default=False)]

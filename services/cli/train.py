@@ -21,6 +21,13 @@ def train_run(config: RunConfig, *, fresh: bool) -> ExitCode:
     """Train as the run file says, with its output as it says; the exit code. Raises the errors of `services.errors`,
     but for JSON lines, which tell them.
     """
+    try:
+        return _train(config, fresh=fresh)
+    except KeyboardInterrupt:  # a second signal; typer would say 130
+        return ExitCode.DRAINED
+
+
+def _train(config: RunConfig, *, fresh: bool) -> ExitCode:
     if config.fleet.log == "text":
         return train(config, fresh=fresh, console=Console())
     lines = JsonLines(sys.stdout, config.name)

@@ -44,6 +44,8 @@ from services.observe.journeys import Journey, journey_of
 
 CLAIM_BLOCK_MS = 200
 """How long one claim waits before the loop looks after its workers again."""
+LEAST_PATIENCE_S = 2.0
+"""For a worker without work to look up and leave."""
 PAUSE_S = 0.25
 """Between two attempts while the server does not answer."""
 CHECK_ONE_EVERY = 10
@@ -87,6 +89,8 @@ class Controller:
         self._blobs = blobs
         self._observe = observe
         self._waiting: list[Scored] = []
+        self._drain: Callable[[], bool] = lambda: False
+        self._drain_until: float | None = None
         self._lineage = Lineage(config.fleet.max_staleness)
 
     @property
@@ -136,8 +140,23 @@ class Controller:
         self._lineage.add(named)
         return replace(progress, version=named.version)
 
-    def run(self, progress: Progress, stop: Callable[[], bool], after: Callable[[Progress], None]) -> Progress:
-        """Update until the run is complete or `stop` says so. `after` is called behind every update."""
+    def run(
+        self,
+        progress: Progress,
+        after: Callable[[Progress], None],
+        *,
+        halt: Callable[[], bool],
+        drain: Callable[[], bool],
+    ) -> Progress:
+        """Update until the run is complete. `after` is called behind every update. Where `halt` says so, the run ends
+        at once; where `drain` does, nothing more is dispatched, and it ends when the groups in flight make no update
+        any more, or when they took fleet.supervision.drain_timeout_s.
+        """
+        self._drain = drain
+
+        def stop() -> bool:
+            return halt() or self._drained()
+
         self._patiently(self._admit)
         started = time.monotonic() - progress.run_seconds
         saved_s = 0.0
@@ -292,7 +311,21 @@ class Controller:
         return now
 
     def _admit(self) -> int:
-        return self._queue.admit(_now_ms())
+        return 0 if self._drain() else self._queue.admit(_now_ms())
+
+    def _drained(self) -> bool:
+        if not self._drain():
+            return False
+        if self._drain_until is None:
+            self._drain_until = time.monotonic() + self._config.fleet.supervision.drain_timeout_s
+        in_flight = self._patiently(self._queue.statistics).in_flight
+        return in_flight < self._config.learning.groups_per_update or time.monotonic() > self._drain_until
+
+    @property
+    def patience_s(self) -> float:
+        """How long workers that are asked to leave may still take."""
+        whole = self._config.fleet.supervision.drain_timeout_s
+        return whole if self._drain_until is None else max(LEAST_PATIENCE_S, self._drain_until - time.monotonic())
 
     def _patiently(self, action: Callable[[], T]) -> T:
         """The action's result, tried again while the server does not answer. StalledError after stall_timeout_s."""

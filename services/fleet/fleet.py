@@ -62,6 +62,7 @@ class Fleet:
         observers. keep_server: starts the run's own server again where it has died.
         """
         self.keep_server = keep_server
+        self.on_tick: Callable[[], None] = lambda: None
         self._config = config
         self._redis_url = redis_url
         fleet = config.fleet
@@ -114,6 +115,7 @@ class Fleet:
     def tick(self) -> None:
         """Look after server and workers. Raises LearnerLost, or what ends the run."""
         self.keep_server()
+        self.on_tick()
         self.supervisor.tick()
 
     def dump_stacks(self, why: str) -> Path:
@@ -147,9 +149,9 @@ class Fleet:
         """Let rollout and reward workers work until the stop sign."""
         self.supervisor.working()
 
-    def join_loops(self) -> None:
+    def join_loops(self, patience_s: float) -> None:
         """Have the workers finish what they have in hand; those that do not come to an end in time are killed."""
-        self.supervisor.drain()
+        self.supervisor.drain(patience_s)
         busy = {State.DRAINING}
         self._follow(lambda: not self._states("rollout", "reward") & busy, "stopping rollout and reward workers")
         self.supervisor.rest()

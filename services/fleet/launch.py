@@ -29,9 +29,12 @@ from services.data.queue import Queue
 from services.data.server import EmbeddedServer, connect, impatient
 from services.errors import ConfigError, ExitCode, RunMissing, ServerUnavailable
 from services.fleet.actors import cluster_nodes, cluster_resources, ray_session
+from services.fleet.asked import Requests
 from services.fleet.controller import Controller
+from services.fleet.elastic import Elastic
 from services.fleet.figures import add_evaluations, evaluated_temperatures, evaluations, read_evaluations
 from services.fleet.fleet import Fleet
+from services.fleet.heartbeat import REDIS_TIMEOUT_S
 from services.fleet.judges import served_judges
 from services.fleet.messages import Progress
 from services.fleet.model_folder import model_folder, model_name
@@ -87,7 +90,11 @@ def train(config: RunConfig, *, fresh: bool, console: Console, lines: JsonLines 
             show=recorder.show_workers,
             keep_server=partial(_keep_server, server, note),
         )
+        quick = impatient(redis, REDIS_TIMEOUT_S)
+        asked, seen = Requests(quick, config.name), Queue(quick, config.name)
+        elastic = Elastic(config.fleet, fleet.supervisor, seen, asked, drain=stop.ask, note=note)
         fleet.start()
+        fleet.on_tick = elastic.tick
         blobs = build_blobs(config.fleet.blobs, redis, config.name)
         stack.callback(blobs.close)
         sweeper = OrphanSweeper(blobs, redis, config.name, ORPHAN_GRACE_S)
@@ -132,11 +139,11 @@ def _train(session: Session, controller: Controller, queue: Queue, progress: Pro
             janitor.check()
             session.after_update(now)
 
-        progress = controller.run(progress, lambda: stop.raised or session.halted, after)
+        progress = controller.run(progress, after, halt=lambda: session.halted, drain=lambda: stop.raised)
     session.recorder.enter("finishing")
     queue.request_stop("drained" if stop.raised else "done")
     session.save_last(progress)
-    session.with_learner(session.fleet.join_loops)
+    session.with_learner(lambda: session.fleet.join_loops(controller.patience_s))
     return progress
 
 

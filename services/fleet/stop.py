@@ -1,4 +1,4 @@
-"""The stop sign: SIGINT and SIGTERM ask the run to finish the update in hand, checkpoint and leave."""
+"""The stop sign: SIGINT, SIGTERM and `tafs drain` ask the run to finish what is in flight, checkpoint and leave."""
 
 from __future__ import annotations
 
@@ -33,8 +33,13 @@ class StopSign:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def ask(self, who: str) -> None:
+        """Raise it, for somebody who asks in another way than by a signal."""
+        if not self.raised:
+            self.raised = True
+            self._console.print(f"{who}: finishing the groups in flight, then a checkpoint")
+
     def _raise(self, number: int, frame: FrameType | None) -> None:
         if self.raised:
             raise KeyboardInterrupt
-        self.raised = True
-        self._console.print(f"{signal.Signals(number).name}: finishing this update, then a checkpoint; again = at once")
+        self.ask(f"{signal.Signals(number).name} (again = at once)")

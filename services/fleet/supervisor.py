@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from services.errors import LearnerLost, WorkerFailed
 from services.fleet.actors import Worker, failure, finished, results
 from services.fleet.heartbeat import Beat, Hearts
 from services.fleet.lifecycle import (
+    HOPEFUL,
     LIVING,
     Life,
     Limits,
@@ -60,6 +61,7 @@ class Member:
     past: Totals = NOTHING  # of the processes before this one
     deaths: int = 0
     died_at: float = 0.0
+    leaving: bool = False  # its process ends with its loop
 
     @property
     def alive(self) -> Worker:
@@ -137,6 +139,8 @@ class Supervisor:
             "rollout": fleet.supervision.min_healthy_rollout,
             "reward": fleet.supervision.min_healthy_reward,
         }
+        self._wanted: dict[Role, int] = {}
+        self._ending = False
         self._working = False
         self._looked = self._now = time.monotonic()
         self._enough: dict[Role, float] = {}
@@ -162,10 +166,26 @@ class Supervisor:
             if member.life.state is State.HEALTHY:
                 member.loop = member.alive.call("run")
 
-    def drain(self) -> None:
+    def drain(self, patience_s: float) -> None:
         """Rollout and reward workers finish what they have in hand and come to rest; nothing is replaced any more."""
+        self._limits = replace(self._limits, drain_s=patience_s)
+        self._wanted.clear()
+        self._ending = True
         for member in self.members("rollout", "reward"):
             self._retire(member)
+
+    def resize(self, role: Role, workers: int) -> None:
+        """Have so many workers of a role: new ones start in the lowest free slots; of those that are too many, the ones
+        in the highest slots finish what they have in hand and end. `tick` sees to it.
+        """
+        if not self._ending:
+            self._wanted[role] = workers
+
+    def sizes(self) -> dict[Role, int]:
+        """How many workers there are of rollout and reward, those included that start, without those that leave."""
+        return {
+            role: sum(member.life.state in HOPEFUL for member in self.members(role)) for role in ("rollout", "reward")
+        }
 
     def rest(self) -> None:
         """After a drain: the loops are over, the workers that still live may be called."""
@@ -186,6 +206,8 @@ class Supervisor:
             if life.state is State.DEAD and before.state is not State.DEAD and member.role == "learner":
                 lost = f"{member.slot}: {life.reason}"
             self._become(member, life)
+        for role, workers in self._wanted.items():
+            self._fit(role, workers)
         if self._now - self._shown > SHOW_EVERY_S:
             self._shown = self._now
             self._show([member.figures() for member in self.members()])
@@ -226,8 +248,22 @@ class Supervisor:
         old = self._members.get(slot)
         life = Life(since=self._now, incarnation=0 if old is None else old.life.incarnation + 1)
         past = NOTHING if old is None else old.totals
-        self._members[slot] = Member(slot, role, self._specs[role], life, past=past)
+        deaths = 0 if old is None else old.deaths
+        self._members[slot] = Member(slot, role, self._specs[role], life, past=past, deaths=deaths)
         self._place(self._members[slot])
+
+    def _fit(self, role: Role, workers: int) -> None:
+        """One step towards so many workers; a slot that still drains is filled again when it is free."""
+        slots = [f"{role}-{index}" for index in range(workers)]
+        for slot in slots:
+            member = self._members.get(slot)
+            if member is None or member.life.state is State.STOPPED:
+                self._add(role, slot)
+                self._spawn(self._members[slot])
+        for member in self.members(role):
+            if member.slot not in slots and member.life.state in HOPEFUL:
+                member.leaving = True
+                self._retire(member)
 
     def _place(self, member: Member) -> None:
         """An actor for the slot; nothing is built in it yet."""
@@ -290,6 +326,8 @@ class Supervisor:
         unfinished = life.state is State.STOPPED and before.state is State.DRAINING and life.reason != DRAINED
         if life.state is State.DEAD or unfinished:
             self._bury(member)
+        elif life.state is State.STOPPED and member.leaving:
+            self._dismiss(member)
         elif life.state is State.HEALTHY and before.state is State.STARTING and life.restarts:
             self._note(f"{member.slot} is back after {self._now - member.died_at:.1f} s")
         elif life.state is State.FAILED:
@@ -307,6 +345,14 @@ class Supervisor:
         self._note(f"{member.slot} died: {reason}")
         if member.role != "learner":
             self._release(member.slot)
+
+    def _dismiss(self, member: Member) -> None:
+        """End the process of a worker that has left."""
+        if member.worker is not None:
+            member.worker.kill()
+            member.worker = member.building = member.loop = None
+        self._note(f"{member.slot} has left")
+        self._release(member.slot)
 
     def _retire(self, member: Member) -> None:
         life = drained(member.life, time.monotonic())
