@@ -67,6 +67,14 @@ scoring: $(VENV)/.ready ## What scoring costs beside the scorers
 observe: ## Prometheus and Alertmanager beside the runs of this folder
 	deploy/observability/observe.sh
 
+.PHONY: schema
+schema: $(VENV)/.ready tests/deploy/grafana_schema/node_modules ## The dashboards against Grafana's own types; needs Node.js
+	$(BIN)/python -m pytest -q tests/deploy/test_dashboards.py -k grafanas_own_types
+
+tests/deploy/grafana_schema/node_modules: tests/deploy/grafana_schema/package-lock.json
+	npm ci --no-audit --no-fund --prefix tests/deploy/grafana_schema
+	@touch $@
+
 dashboards: $(VENV)/.ready ## Write Grafana's dashboards anew from their code
 	$(BIN)/python -m deploy.observability.dashboards
 

@@ -17,7 +17,7 @@ class Section:
 
     id: str
     heading: str
-    body: str  # HTML
+    body: str  # HTML; empty: the page has no such section
     lead: str = ""  # a sentence below the heading
 
 
@@ -35,6 +35,7 @@ class Head:
 def render_page(head: Head, sections: Sequence[Section], *, num_steps: int) -> str:
     """The page; `num_steps` colours of denoising steps are defined on it."""
     light, dark = step_variables(num_steps)
+    sections = [section for section in sections if section.body]
     return Template(_part("report.html")).substitute(
         kind=escape(head.kind),
         title=escape(head.title),

@@ -151,7 +151,7 @@ def _label(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_xlabel(x_label, color=TEXT)
     axes.set_ylabel(y_label, color=TEXT)
     if x_label in {"update", "images", "staleness in updates"}:
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=(1, 2, 5, 10), integer=True))
     if axes.get_xlim()[1] >= 10_000:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     low, high = axes.get_ylim()

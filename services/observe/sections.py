@@ -19,6 +19,7 @@ from services.observe.style import category
 from services.observe.text import share_text
 
 TIME_UNITS = (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
+PHASES = ("wait", "load", "forward_backward", "publish", "checkpoint")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -88,9 +89,9 @@ def _counts_as(reward: RewardFigures | None) -> str:
 
 
 def panel_section(looks: Sequence[Look]) -> str:
-    """Trained rewards, held-out ones and the pictures' statistics over the looks."""
+    """Trained rewards, held-out ones and the pictures' statistics over the looks; nothing without looks."""
     if not looks:
-        return none("This run has no held-out panel (evaluation.watch).")
+        return ""
     updates = np.array([look.update for look in looks], dtype=np.float64)
     rows = {
         "trained": {name: [fmean(look.trained[name]) for look in looks] for name in looks[-1].trained},
@@ -183,11 +184,17 @@ def _phases(columns: Columns) -> str:
     phases = series.by_name([record.phase_seconds for record in columns.records])
     if not phases:
         return ""
+    phases = {name: phases[name] for name in sorted(phases, key=_place)}
     total = sum(float(column.sum()) for column in phases.values()) or 1.0
     names = [f"{name.replace('_', ' ')} {share_text(column.sum() / total)}" for name, column in phases.items()]
     below = legend([(name, f"--category-{category(number)}") for number, name in enumerate(names)])
     drawing = plots.phase_stack("phases", columns.updates, phases)
     return f'<div class="grid">{chart("The learner’s time", drawing, below=below)}</div>'
+
+
+def _place(phase: str) -> int:
+    """Where a phase stands in the stack: in the order of an update, whatever the first record began with."""
+    return PHASES.index(phase) if phase in PHASES else len(PHASES)
 
 
 def _calls(columns: Columns) -> str:
@@ -256,7 +263,7 @@ def chart(title: str, drawing: str, note: str = "", *, below: str = "") -> str:
     """A card around a drawing."""
     side = f"<span>{escape(note)}</span>" if note else ""
     head = f"<figcaption><h3>{escape(title)}</h3>{side}</figcaption>"
-    return f'<figure class="card">{head}{below}{drawing}</figure>'
+    return f'<figure class="card">{head}{below}<div class="scroll">{drawing}</div></figure>'
 
 
 def none(sentence: str) -> str:

@@ -23,6 +23,9 @@ _VARIABLES = {TEXT: "currentColor", GRID: "var(--grid)"}
 CATEGORIES = 6
 """How many category colours report.css defines; category 0 is the muted one."""
 
+WIDE_PT = 600.0
+"""A drawing that is wider is scrolled on a narrow page, where its letters could not be read."""
+
 _SETTINGS = {
     "svg.fonttype": "none",
     "svg.hashsalt": "tafs",
@@ -83,7 +86,8 @@ def _inline(svg: str, name: str, label: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"\s(xmlns(:\w+)?|version)=\"[^\"]*\"", "", svg)
-    root = rf'<svg viewBox="\1" role="img" aria-label="{escape(label)}">'
+    wide = ' class="wide"' if float(re.findall(r'viewBox="[\d.]+ [\d.]+ ([\d.]+)', svg)[0]) > WIDE_PT else ""
+    root = rf'<svg{wide} viewBox="\1" role="img" aria-label="{escape(label)}">'
     svg = re.sub(r"<svg[^>]*viewBox=\"([^\"]*)\"[^>]*>", root, svg)
     svg = svg.replace("xlink:href=", "href=")
     svg = re.sub(r"\b(id=\"|url\(#|href=\"#)", rf"\g<1>{name}-", svg)

@@ -55,7 +55,7 @@ def _table(events: Sequence[Event]) -> str:
     )
     left_out = f" (the last {SHOWN} of {len(events):,})" if len(events) > SHOWN else ""
     return (
-        f'<details class="card" open><summary>Journal{left_out}</summary><table class="journal">'
+        f'<details class="card" open><summary>Journal{left_out}</summary><div class="scroll"><table class="journal">'
         "<tr><th>UTC</th><th>update</th><th>what</th><th></th></tr>"
-        f"{rows}</table></details>"
+        f"{rows}</table></div></details>"
     )

@@ -1,5 +1,6 @@
 """A real run under a real Prometheus with the shipped rules: every panel and every rule finds what it reads."""
 
+import json
 import os
 import re
 import shutil
@@ -9,7 +10,15 @@ import subprocess
 import pytest
 
 from ..services.observe.test_prometheus import expressions
-from ..services.observe.watchers import Prometheus, free_port, processes, wait_for, write_configuration
+from ..services.observe.watchers import (
+    Prometheus,
+    complaints,
+    free_port,
+    processes,
+    scrape,
+    wait_for,
+    write_configuration,
+)
 from .conftest import DEADLINE_S, ROOT, command, environment
 
 PROMETHEUS = shutil.which("prometheus")
@@ -66,6 +75,8 @@ def test_every_panel_and_every_rule_finds_data_in_a_real_run_and_nothing_fires(t
                 for selector in re.findall(r"(?:[a-z_]+:)?tafs_[\w:]+(?:\{[^}]*\})?|up\{[^}]*\}", rule["query"]):
                     name = re.sub(r"\{.*(state=\"failed\"|WeightsCorrupt).*\}", "", selector)  # no such thing happened
                     assert prometheus.query(name) != [], (rule["name"], selector)
+            (target,) = json.loads((tmp_path / f".targets/{NAME}.json").read_text())
+            assert complaints(scrape(*target["targets"])) == ""
         finally:
             os.killpg(run.pid, signal.SIGINT)
             code = run.wait(DEADLINE_S)

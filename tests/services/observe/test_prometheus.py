@@ -10,8 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from services.observe.metric_table import METRICS
+
 from .figures import QUEUE
-from .watchers import FOLDER, RUN, Prometheus, Receiver, Run, free_port, processes, wait_for, write_configuration
+from .watchers import (
+    FOLDER,
+    RUN,
+    Prometheus,
+    Receiver,
+    Run,
+    complaints,
+    free_port,
+    processes,
+    scrape,
+    wait_for,
+    write_configuration,
+)
 
 PROMETHEUS = shutil.which("prometheus")
 ALERTMANAGER = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
@@ -90,6 +104,13 @@ def test_every_panel_and_every_rule_finds_data_and_a_healthy_run_alerts_nobody(w
             assert prometheus.query(name) != [], (rule["name"], selector)
     assert [rule["name"] for rule in rules if rule.get("state") not in {None, "inactive"}] == []
     assert watched.receiver.alerts == []
+
+
+def test_promtool_has_nothing_to_say_against_a_scrape(watched: Watched) -> None:
+    scraped = scrape(watched.run.endpoint.address)
+    assert scraped.count(b"# HELP") == len(METRICS)
+    assert complaints(scraped) == ""
+    assert "no help text" in complaints(b"# TYPE tafs_odd gauge\ntafs_odd 1\n")
 
 
 def die(run: Run) -> None:

@@ -52,6 +52,13 @@ READ = """
   return {pale, sheet, overflow: root.scrollWidth - root.clientWidth};
 """
 
+NARROW = """
+  const letter = parseFloat(getComputedStyle(document.body).fontSize);
+  const words = [...document.querySelectorAll("table.journal td:last-child")].map((cell) => cell.clientWidth / letter);
+  const wide = [...document.querySelectorAll("svg.wide")].map((drawing) => drawing.clientWidth);
+  return {words: Math.min(...words), wide: Math.min(...wide), drawings: wide.length};
+"""
+
 
 @pytest.fixture
 def comparison(run_folder: Path) -> Path:
@@ -83,6 +90,13 @@ def test_every_word_can_be_read_and_nothing_overflows(which: str, dark: bool, ru
     assert found["pale"] == []
     assert found["overflow"] == 0
     assert probe(page, READ, dark=dark, width=500)["overflow"] == 0
+
+
+def test_on_a_narrow_page_tables_and_wide_charts_are_scrolled_rather_than_squeezed(run_folder: Path) -> None:
+    found = probe(write_report(run_folder), NARROW, width=500)
+    assert found["words"] > 10
+    assert found["drawings"] == 2
+    assert found["wide"] >= 680
 
 
 def test_a_picture_of_the_page_is_not_blank(run_folder: Path, tmp_path: Path) -> None:

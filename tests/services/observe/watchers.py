@@ -140,6 +140,19 @@ class Prometheus:
             return answer.read()
 
 
+def complaints(scraped: bytes) -> str:
+    """What promtool, Prometheus' own linter, finds wrong in what a scrape of an exporter gave."""
+    done = subprocess.run(("promtool", "check", "metrics"), input=scraped, capture_output=True, check=False)
+    assert (done.returncode == 0) == (done.stdout + done.stderr == b""), done
+    return (done.stdout + done.stderr).decode()
+
+
+def scrape(address: str) -> bytes:
+    """What the exporter at `host:port` tells whoever asks for plain text."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        return answer.read()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
