@@ -5,6 +5,8 @@ VLLM ?= .venv-vllm
 EXTRA ?= cpu
 BIN := $(VENV)/bin
 RUN := deploy/configs/quickstart.yaml
+JOBS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: help setup quickstart test unit check bench bench-data ablation vllm memory scoring observe dashboards clean
 
@@ -28,10 +30,10 @@ quickstart: $(VENV)/.ready ## Set up and run the main job; goes on where it stop
 	$(BIN)/tafs train $(RUN)
 
 test: $(VENV)/.ready ## Set up and run the tests
-	$(BIN)/python -m pytest -m 'not slow and not gpu'
+	$(PYTEST) -m 'not slow and not gpu'
 
 unit: $(VENV)/.ready ## Only the tests that start no process
-	$(BIN)/python -m pytest -m 'not integration and not slow and not gpu'
+	$(PYTEST) -m 'not integration and not slow and not gpu'
 
 check: $(VENV)/.ready ## Lint, format, types, law of layers
 	$(BIN)/ruff check .
