@@ -66,6 +66,13 @@ memory: $(VENV)/.ready ## Ten thousand images through each CPU scorer
 scoring: $(VENV)/.ready ## What scoring costs beside the scorers
 	$(BIN)/python -m tests.benchmarks.scoring_figures
 
+.PHONY: chaos soak
+chaos: $(VENV)/.ready ## Every fault at its worst point, five seeds: hours on two cores. SEEDS=1 for one of them
+	TAFS_CHAOS_SEEDS=$(or $(SEEDS),5) $(BIN)/python -m pytest -s tests/chaos
+
+soak: $(VENV)/.ready ## Random faults against one run. MINUTES=10 SEED=0
+	$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),0)
+
 observe: ## Prometheus and Alertmanager beside the runs of this folder
 	deploy/observability/observe.sh
 

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,12 @@ def checkpoint_name(update: int) -> str:
     return f"update_{update:06d}"
 
 
-def save_checkpoint(parent: Path, update: int, checkpoint: Checkpoint, keep: int) -> Path:
+def save_checkpoint(
+    parent: Path, update: int, checkpoint: Checkpoint, keep: int, reached: Callable[[str], None] = lambda place: None
+) -> Path:
     """Write a checkpoint atomically, then delete those of later updates, which the run went back behind because they
-    were broken, and all but the newest `keep`. Returns its folder.
+    were broken, and all but the newest `keep`. Returns its folder. `reached` is told of each place at which a crash
+    would leave something else behind.
     """
     parent.mkdir(parents=True, exist_ok=True)
     final = parent / checkpoint_name(update)
@@ -51,7 +54,9 @@ def save_checkpoint(parent: Path, update: int, checkpoint: Checkpoint, keep: int
     draft.mkdir()
     for name, tensors in checkpoint.tensors.items():
         save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, draft / f"{name}.safetensors")
+        reached("checkpoint.file")
     (draft / STATE).write_text(json.dumps(checkpoint.state, indent=1, sort_keys=True))
+    reached("checkpoint.files")
     files = sorted(path for path in draft.iterdir())
     manifest = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     (draft / MANIFEST).write_text(json.dumps(manifest, indent=1))
@@ -60,6 +65,7 @@ def save_checkpoint(parent: Path, update: int, checkpoint: Checkpoint, keep: int
     if final.exists():  # left by a lineage that was rolled back
         shutil.rmtree(final)
     draft.rename(final)
+    reached("checkpoint.renamed")
     _flush(parent)
     folders = _complete(parent)
     newest = folders.index(final) + 1

@@ -36,6 +36,7 @@ from services.data.ledger import Claimed, Ledger
 from services.data.queue import Queue, new_owner
 from services.data.wire import BlobRef, ScoredEntry, decode
 from services.errors import BlobError, LearnerLost, QueueError, RunMissing, ServerUnavailable, StalledError
+from services.fleet.failpoints import failpoint
 from services.fleet.fleet import Fleet
 from services.fleet.lineage import Lineage
 from services.fleet.messages import Progress, UpdateOrder, UpdateResult
@@ -263,6 +264,7 @@ class Controller:
         groups = [scored.entry.group for scored in batch]
         ordinals = [group.ordinal for group in groups]
         began = time.time()
+        failpoint("driver.collected")
         try:
             result = self._fleet.update(self._order(progress, batch))
         except (LearnerLost, ServerUnavailable):
@@ -296,6 +298,7 @@ class Controller:
         """Settle what was trained. Whatever happens to the server meanwhile, the learner is at `now`, and what it has
         trained is never trained again.
         """
+        failpoint("driver.trained")
         groups = [scored.entry.group for scored in batch]
         claimed, ordinals = [scored.claimed for scored in batch], [group.ordinal for group in groups]
         try:
@@ -307,6 +310,7 @@ class Controller:
             now = self.recover_queue(now, lost)
         except LearnerLost as lost:
             now = self.recover(now, lost)
+        failpoint("driver.consumed")
         self._drop([ref for group in groups for ref in group.latents])
         return now
 

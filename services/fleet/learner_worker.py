@@ -27,6 +27,7 @@ from services.data.wire import ScoredEntry, decode
 from services.errors import RunMissing, ServerUnavailable
 from services.fleet.build import build_learner, build_policy, use_threads
 from services.fleet.evaluation import draw_strips, evaluate
+from services.fleet.failpoints import failpoint
 from services.fleet.messages import (
     EvaluationPart,
     EvaluationTask,
@@ -103,17 +104,20 @@ class LearnerWorker:
             return self._update(order)
 
     def _update(self, order: UpdateOrder) -> UpdateResult:
+        failpoint("learner.ordered")
         started = time.perf_counter()
         groups = [self._group(decode(entry, ScoredEntry)) for entry in order.entries]
         loaded, cpu = time.perf_counter(), time.process_time()
         checked = self._check_one(groups) if order.check_one else None
         report = self._learner.update(groups, guard=order.fresh)
         learned, cpu = time.perf_counter(), time.process_time() - cpu
+        failpoint("learner.stepped")
         unpublished = False
         try:
             version = self.publish(order.version, order.lineage, order.epoch)
         except (ServerUnavailable, RunMissing):  # the update stays: it must not be trained twice
             version, unpublished = self._name(self._learner.parameters, order.version, order.lineage), True
+        failpoint("learner.published")
         phases = {
             "load": loaded - started,
             "forward_backward": learned - loaded,
@@ -156,7 +160,7 @@ class LearnerWorker:
         if self._rank == 0:
             state: dict[str, Any] = {"progress": msgspec.to_builtins(progress), "config_digest": config_digest}
             keep = self._config.learning.keep_checkpoints
-            save_checkpoint(folder, progress.update, Checkpoint(self._learner.tensors(), state), keep)
+            save_checkpoint(folder, progress.update, Checkpoint(self._learner.tensors(), state), keep, failpoint)
 
     def save_trained(self, folder: Path) -> None:
         """Write the average as stock diffusers loads it (rank 0)."""

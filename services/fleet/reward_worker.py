@@ -10,6 +10,7 @@ from services.data.queue import Claimed, new_owner
 from services.data.wire import BlobRef, GroupEntry, decode, encode
 from services.errors import BlobError, ServerUnavailable
 from services.fleet.build import build_rewards
+from services.fleet.failpoints import failpoint
 from services.fleet.messages import Link
 from services.fleet.scoreboard import Scoreboard
 from services.fleet.scoring_desk import ScoringDesk
@@ -46,6 +47,7 @@ class RewardWorker:
 
     def _serve(self, claimed: Claimed) -> None:
         group = decode(claimed.payload, GroupEntry)
+        failpoint("reward.claimed")
         board = Scoreboard(claimed, group, self._rewards)
         self._pulse.take(claimed.entry_id, f"{group.ordinal}/{group.attempt}", "scoring")
         try:
@@ -71,7 +73,9 @@ class RewardWorker:
     def _hand_on(self, board: Scoreboard, entry: bytes, payload_bytes: int) -> None:
         queue, group = self._stores.queue, board.group
         name = group.ordinal, group.attempt
+        failpoint("reward.scored")
         if self._loop.patiently(lambda: queue.publish("groups", board.claimed, entry, *name, payload_bytes)):
+            failpoint("reward.published")
             self._drop(group.images)
         # A claim that was lost is another worker's now, and with it the blobs.
 

@@ -19,6 +19,7 @@ from services.data.wire import GroupEntry, Ticket, WireBehaviour, WirePrompt, Wi
 from services.errors import BlobError, ServerUnavailable, WeightsCorrupt, WeightsError
 from services.fleet.build import build_policy, use_threads
 from services.fleet.evaluation import evaluate
+from services.fleet.failpoints import failpoint
 from services.fleet.groups import decode_images_of, draw_group
 from services.fleet.messages import EvaluationPart, EvaluationTask, Link
 from services.fleet.stores import keep_claims, open_stores, start_heart
@@ -70,6 +71,7 @@ class RolloutWorker:
 
     def _serve(self, claimed: Claimed) -> None:
         ticket = decode(claimed.payload, Ticket)
+        failpoint("rollout.claimed")
         images = self._config.sampling.samples_per_group
         try:
             with self._pulse.working(f"{ticket.ordinal}/{ticket.attempt}", "drawing", images):
@@ -81,8 +83,10 @@ class RolloutWorker:
             self._stores.queue.fail("tickets", claimed, ticket.ordinal, f"{type(error).__name__}: {error}")
             return
         name = ticket.ordinal, ticket.attempt
+        failpoint("rollout.drawn")
         if not self._stores.queue.publish("tickets", claimed, encode(entry), *name, entry.payload_bytes):
             self._stores.blobs.delete((*entry.latents, *entry.images))
+        failpoint("rollout.published")
 
     def _draw(self, ticket: Ticket) -> GroupEntry:
         began = time.time()

@@ -10,7 +10,7 @@ import pytest
 from services.cli.elastic import ask_drain, ask_workers
 
 from .conftest import DEADLINE_S
-from .test_kills import LONG, Going, newest
+from .going import LONG, Going, newest
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3 * DEADLINE_S)]
 

@@ -1,0 +1,221 @@
+"""A seeded nemesis against one real run: kills, pauses and outages for some minutes, and what must hold meanwhile.
+
+    python -m tests.chaos.soak --minutes 10 --seed 0        (make soak MINUTES=10)
+
+One deed after another, each at a random moment; the run has to be whole again before the next. Ends with 1 where
+anything was violated: a group lost, trained twice or incomplete, an account that does not add up, a death that nobody
+caused, a run that does not recover.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from redis.exceptions import RedisError
+
+from services.cli.elastic import ask_workers
+from services.data.queue import Queue, accounting_holds
+from services.data.server import connect
+from services.errors import TafsError
+from services.observe.history import read_history
+from tests.e2e.going import Going
+
+DEAD_AFTER_S = 10.0
+OVERRIDES = (
+    "learning.updates=100000",
+    "learning.checkpoint_every=4",
+    "fleet.max_staleness=1",
+    "fleet.rollout.workers=2",
+    "fleet.rollout.cpus=0.2",
+    "fleet.reward.cpus=0.3",
+    "evaluation=null",
+    "fleet.supervision.restarts=10000",
+    "fleet.supervision.backoff_s=0.1",
+    "fleet.supervision.backoff_max_s=1",
+    "fleet.supervision.suspect_after_s=3",
+    f"fleet.supervision.dead_after_s={DEAD_AFTER_S:g}",
+)
+DEEDS = {
+    "kill rollout-0": 3,
+    "kill rollout-1": 3,
+    "kill reward-0": 3,
+    "kill learner-0": 3,
+    "pause rollout-0": 2,
+    "pause reward-0": 2,
+    "pause learner-0": 2,
+    "stop rollout-1": 1,
+    "kill server": 2,
+    "flush server": 1,
+    "pause server": 2,
+    "kill driver": 1,
+    "scale 3": 1,
+    "scale 2": 1,
+}
+"""What is done, and how often beside the others. A pause ends long before anybody may be taken for dead."""
+WHOLE_S = 240.0
+"""How long the run may take to be whole again."""
+
+
+class Nemesis:
+    """The run, what was done to it, and what was found wrong."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.parent = folder
+        self.chance = random.Random(seed)
+        self.going = Going(folder, "soak", *OVERRIDES)
+        self.logs: list[str] = []
+        self.done: Counter[str] = Counter()
+        self.caused: Counter[str] = Counter()  # deaths by slot
+        self.seconds: defaultdict[str, list[float]] = defaultdict(list)  # from a deed to the next update
+        self.checks = 0
+        self.violations: list[str] = []
+
+    def run(self, minutes: float) -> None:
+        """Do one thing after another."""
+        self.settle("start")
+        until = time.monotonic() + 60 * minutes
+        while time.monotonic() < until and not self.violations:
+            time.sleep(self.chance.expovariate(1 / 3.0))
+            deed = self.chance.choices(list(DEEDS), weights=list(DEEDS.values()))[0]
+            print(f"{deed} at update {self.going.update()}", flush=True)
+            self.do(*deed.split())
+            self.settle(deed)
+        self.leave()
+
+    def do(self, verb: str, whom: str) -> None:
+        """One deed."""
+        self.done[f"{verb} {whom}"] += 1
+        if verb == "scale":
+            ask_workers(self.going.folder, [f"rollout={whom}"])
+        elif whom == "driver":
+            self.going.process.kill()
+            self.logs.append(self.going.end())
+            self.going = Going(self.parent, "soak", *OVERRIDES)
+        elif whom == "server":
+            self.to_server(verb)
+        elif verb == "pause":
+            process = self.going.worker(whom).pid
+            signals = (signal.SIGSTOP, signal.SIGCONT)
+            for number, wait_s in zip(signals, (self.chance.uniform(0.5, DEAD_AFTER_S / 2), 0.0), strict=True):
+                try:
+                    os.kill(process, number)
+                except ProcessLookupError:
+                    self.violations.append(f"{whom} was gone when it was to be paused")
+                time.sleep(wait_s)
+        else:
+            self.going.strike(whom, signal.SIGKILL if verb == "kill" else signal.SIGSTOP)
+            self.caused[whom] += 1
+
+    def to_server(self, verb: str) -> None:
+        """Kill it, make it forget, or pause it."""
+        server = self.going.server()
+        if verb == "kill":
+            server.kill()
+        elif verb == "flush":
+            connect((self.going.folder / ".server").read_text()).flushall()
+        else:
+            server.suspend()
+            time.sleep(self.chance.uniform(1.0, 8.0))
+            server.resume()
+
+    def settle(self, deed: str) -> None:
+        """Until everybody works and two more updates are made; the account is looked at all the time."""
+        began, update = time.monotonic(), self.going.update()
+        first: float | None = None
+        while True:
+            if self.going.process.poll() is not None:
+                self.violations.append(f"after {deed}: the run ended with {self.going.process.returncode}")
+                return
+            now = self.going.update()
+            if first is None and now != update:
+                first = time.monotonic() - began
+            workers = [self.going.worker(slot) for slot in ("rollout-0", "rollout-1", "reward-0", "learner-0")]
+            if now >= update + 2 and all(worker and worker.state == "healthy" for worker in workers):
+                self.seconds[deed].append(first or 0.0)
+                return
+            if time.monotonic() - began > WHOLE_S:
+                self.violations.append(f"after {deed}: not whole again within {WHOLE_S:.0f} s")
+                return
+            self.look_at_account()
+            time.sleep(0.25)
+
+    def look_at_account(self) -> None:
+        """One moment of the queue; where there is one."""
+        try:
+            url = (self.going.folder / ".server").read_text()
+            found = Queue(connect(url), "soak").statistics()
+        except (OSError, TafsError, RedisError):
+            return
+        self.checks += 1
+        if not accounting_holds(found):
+            self.violations.append(f"the account does not add up: {found}")
+
+    def leave(self) -> None:
+        """Drain the run, and look at what it has done."""
+        if self.going.process.poll() is None:
+            self.going.process.send_signal(signal.SIGTERM)
+        self.logs.append(self.going.end())
+        if self.going.process.returncode != 143:
+            self.violations.append(f"the drained run ended with {self.going.process.returncode}")
+        died = Counter(re.findall(r"^(\S+) died: ", "\n".join(self.logs), flags=re.MULTILINE))
+        if died != self.caused:
+            self.violations.append(f"deaths {dict(died)}, caused {dict(self.caused)}")
+        records = read_history(self.going.folder / "history.jsonl")
+        consumed = [ordinal for record in records for ordinal in record.report["consumed"]]
+        if len(set(consumed)) != len(consumed):
+            self.violations.append("a group was trained twice in the surviving lineage")
+        if [record.update for record in records] != list(range(1, len(records) + 1)):
+            self.violations.append("an update is missing")
+        if any(record.report["images"] != 2 * 4 for record in records):
+            self.violations.append("an incomplete group was trained")
+        lines = (self.going.folder / "history.jsonl").read_text().splitlines()
+        versions = [json.loads(line)["version"] for line in lines]
+        if len(set(versions)) != len(versions):
+            self.violations.append("a version was used twice")
+        print(f"{len(records)} updates, {len(consumed)} groups, account looked at {self.checks} times")
+
+    def tell(self) -> None:
+        """The figures."""
+        for deed in DEEDS:
+            seconds = self.seconds.get(deed, [])
+            if seconds:
+                half, most = statistics.median(seconds), max(seconds)
+                print(
+                    f"{deed:16} {len(seconds):3} times, next update after {half:5.1f} s (median), {most:5.1f} s (most)"
+                )
+        print(f"{sum(self.done.values())} deeds, {len(self.violations)} violations")
+        for violation in self.violations:
+            print(f"VIOLATED: {violation}")
+
+
+def main() -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tafs-soak-") as folder:
+        nemesis = Nemesis(Path(folder), given.seed)
+        try:
+            nemesis.run(given.minutes)
+        finally:
+            nemesis.going.close()
+            nemesis.tell()
+        if nemesis.violations:
+            print(nemesis.going.log.read_text())
+    return 1 if nemesis.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
