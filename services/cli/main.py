@@ -55,9 +55,10 @@ def check(
     from services.cli.plan import nodes_of, plan_lines
     from services.cli.run_file import load_run_file
     from services.fleet.preflight import check_inputs
+    from services.fleet.surroundings import check_surroundings
 
     config = load_run_file(run_file, overrides or ())
-    for line in (*check_inputs(config), *plan_lines(config, nodes_of(node or ()))):
+    for line in (*check_inputs(config), *check_surroundings(config), *plan_lines(config, nodes_of(node or ()))):
         typer.echo(line)
 
 
