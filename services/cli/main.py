@@ -242,6 +242,30 @@ def bench(run_file: RunFile, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def bench_fleet(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    *,
+    draw: Annotated[float, typer.Option(min=0, help="Seconds to draw a group.")] = 10.0,
+    score: Annotated[float, typer.Option(min=0, help="Seconds to score one.")] = 2.0,
+    update: Annotated[float, typer.Option(min=0, help="Seconds of an update.")] = 5.0,
+    sample_kb: Annotated[int, typer.Option(min=1, help="Of a sample's latents, and of its images.")] = 8,
+    weights_kb: Annotated[int, typer.Option(min=1, help="Of an adapter.")] = 1024,
+    updates: Annotated[int, typer.Option(min=1, help="That are counted.")] = 10,
+) -> None:
+    """Simulate the run file's fleet: the controller's CPU a group, and how long the learner waits."""
+    from rich.console import Console
+
+    from services.cli.bench_fleet import print_figures, simulate
+    from services.cli.run_file import load_run_file
+    from services.fleet.simulated import Latencies
+
+    sizes = {"latents_bytes": sample_kb << 10, "images_bytes": sample_kb << 10, "weights_bytes": weights_kb << 10}
+    latencies = Latencies(draw_s=draw, score_s=score, update_s=update, **sizes)
+    print_figures([simulate(load_run_file(run_file, overrides or ()), latencies, updates)], Console())
+
+
+@app.command()
 def calibrate(
     run_file: RunFile,
     overrides: Overrides = None,

@@ -212,7 +212,8 @@ class Worker:
             max_concurrency=1,
         )
         self._actor = actor.remote()
-        self._alive = self._actor.linger.options(concurrency_group=LINGER).remote()
+        self.gone = self._actor.linger.options(concurrency_group=LINGER).remote()
+        """A reference that is ready when the process is over."""
 
     def free_address(self) -> Any:  # noqa: ANN401 - an ObjectRef
         """A reference to host:port on the worker's node."""
@@ -236,7 +237,7 @@ class Worker:
 
     def death(self) -> str | None:
         """Why the actor's process is gone; None while it is not."""
-        return None if not finished([self._alive]) else str(failure(self._alive)).removeprefix(f"{ASKED}: ")
+        return None if not finished([self.gone]) else str(failure(self.gone)).removeprefix(f"{ASKED}: ")
 
     def kill(self) -> None:
         """End the actor now; a stopped process follows within some seconds."""
@@ -278,6 +279,12 @@ def finished(references: Sequence[Any], timeout_s: float = 0.0) -> list[Any]:
 
     ready, _ = ray.wait(list(references), num_returns=len(references), timeout=timeout_s)
     return list(ready)
+
+
+def deaths(workers: Sequence[Worker]) -> dict[str, str]:
+    """Why the processes of those that are gone are gone, by slot; one question to Ray for all of them."""
+    over = set(finished([worker.gone for worker in workers])) if workers else set()
+    return {worker.slot: worker.death() or "" for worker in workers if worker.gone in over}
 
 
 def _cause(error: Exception) -> str:

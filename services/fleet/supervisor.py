@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from services.config import FleetConfig, RoleConfig, SupervisionConfig
 from services.errors import LearnerLost, WorkerFailed
-from services.fleet.actors import Worker, failure, finished, results
+from services.fleet.actors import Worker, deaths, failure, finished, results
 from services.fleet.heartbeat import Beat, Hearts
 from services.fleet.lifecycle import (
     HOPEFUL,
@@ -112,11 +112,13 @@ class Supervisor:
         folder: Path,
         note: Callable[[str], None],
         show: Callable[[Sequence[WorkerFigures]], None],
+        deaths: Callable[[Sequence[Worker]], Mapping[str, str]] = deaths,
     ) -> None:
         """place: gives a slot a process. build: starts a member's worker, returns the reference that is ready when it
         is built. release: gives back what the worker of that slot had claimed; its process is dead. folder: the run's.
-        note: tells the operator. show: tells the observers, about once a second.
+        note: tells the operator. show: tells the observers, about once a second. deaths: why those are gone that are.
         """
+        self._deaths = deaths
         self._show = show
         self._shown = 0.0
         self._hearts = hearts
@@ -199,10 +201,12 @@ class Supervisor:
         beats = self._hearts.read()
         elapsed = 0.0 if beats is None else min(self._now - self._looked, LOOK_CREDIT_S)
         self._looked = self._now
+        living = [member.worker for member in self.members() if member.worker and member.life.state in LIVING]
+        gone = self._deaths(living)
         lost = None
         for member in self.members():
             before = member.life
-            life = advance(before, self._see(member, beats or {}, elapsed), self._limits, self._jitter.random())
+            life = advance(before, self._see(member, beats or {}, gone, elapsed), self._limits, self._jitter.random())
             if life.state is State.DEAD and before.state is not State.DEAD and member.role == "learner":
                 lost = f"{member.slot}: {life.reason}"
             self._become(member, life)
@@ -274,14 +278,14 @@ class Supervisor:
         member.loop = None
         member.building = self._build(member)
 
-    def _see(self, member: Member, beats: Mapping[str, Beat], elapsed_s: float) -> Seen:
+    def _see(self, member: Member, beats: Mapping[str, Beat], gone: Mapping[str, str], elapsed_s: float) -> Seen:
         if member.life.state not in LIVING:
             return Seen(now=self._now)
         beat = beats.get(member.slot)
         fresh = beat is not None and beat.incarnation == member.life.incarnation and beat != member.beat
         if fresh:
             member.beat = beat
-        ended = member.alive.death() or self._ended(member)
+        ended = gone.get(member.slot) or self._ended(member)
         return Seen(
             now=self._now,
             elapsed_s=elapsed_s,

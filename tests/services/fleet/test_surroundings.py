@@ -51,9 +51,7 @@ def test_a_clock_that_is_wrong_is_told() -> None:
 def test_packages_that_do_not_lie_side_by_side_are_refused() -> None:
     ours = {name: ROOT / name for name in ("rollout", "rewards", "learner", "services")}
     assert origin_line(ours) == f"packages: rollout, rewards, learner, services in {ROOT}"
-    with pytest.raises(
-        ConfigError, match="learner in /usr/lib/python3"
-    ):
+    with pytest.raises(ConfigError, match="learner in /usr/lib/python3"):
         origin_line({**ours, "learner": Path("/usr/lib/python3/learner")})
 
 

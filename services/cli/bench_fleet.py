@@ -1,0 +1,212 @@
+"""`tafs bench-fleet`: what the controller costs, and how long the learner waits, with a fleet of any size.
+
+The controller, the supervisor, the janitor, the queue, payloads, weights and heartbeats are the run's own; the workers
+are simulated (services/fleet/simulated.py), three processes of them, and the learner is a fourth.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, cast
+
+from rich.console import Console
+from rich.table import Table
+
+from rollout.types import WeightsVersion
+from services.config import RunConfig
+from services.data.blobs import build_blobs
+from services.data.lease import Sweeping
+from services.data.queue import Queue, accounting_holds
+from services.data.server import EmbeddedServer, connect
+from services.errors import StalledError
+from services.fleet.actors import Worker
+from services.fleet.controller import Controller
+from services.fleet.fleet import Fleet
+from services.fleet.heartbeat import Hearts
+from services.fleet.messages import Progress, UpdateOrder, UpdateResult
+from services.fleet.simulated import Crew, Latencies, run_crew, run_learner, shares
+from services.fleet.supervisor import Supervisor
+from services.observe.history import UpdateRecord
+from services.observe.journeys import Journey
+
+CREWS = 3
+POLL_S = 0.1
+END_S = 60.0
+
+
+class Nobody:
+    """In the place of an actor: it lives, and cannot be told anything."""
+
+    def death(self) -> str | None:
+        """It never dies."""
+        return None
+
+    def call(self, method: str) -> None:
+        """Not heard."""
+
+    def kill(self) -> None:
+        """Nor this."""
+
+
+class SimulatedFleet:
+    """What the controller drives: the real supervisor over workers that are in other processes."""
+
+    def __init__(self, config: RunConfig, supervisor: Supervisor, learner: Connection) -> None:
+        self._timeout_s = config.fleet.stall_timeout_s
+        self._supervisor = supervisor
+        self._learner = learner
+
+    def keep_server(self) -> None:
+        """It is not killed here."""
+
+    def tick(self) -> None:
+        """Look after the workers."""
+        self._supervisor.tick()
+
+    def dump_stacks(self, why: str) -> Path:
+        """There are none."""
+        return Path("nowhere")
+
+    def publish(self, version: int, lineage: int, epoch: int, *, average: bool) -> WeightsVersion:
+        """Have the weights published."""
+        return cast(WeightsVersion, self._ask("publish", (version, lineage, epoch)))
+
+    def update(self, order: UpdateOrder) -> UpdateResult:
+        """Have an update made."""
+        return cast(UpdateResult, self._ask("update", order))
+
+    def _ask(self, what: str, given: object) -> Any:  # noqa: ANN401
+        self._learner.send((what, given))
+        deadline = time.monotonic() + self._timeout_s
+        while not self._learner.poll(POLL_S):
+            self.tick()
+            if time.monotonic() > deadline:
+                raise StalledError(f"the simulated learner did not answer for {self._timeout_s:.0f} s")
+        return self._learner.recv()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What one fleet cost."""
+
+    rollouts: int
+    rewards: int
+    staleness: int
+    groups: int
+    seconds: float
+    controller_ms: float  # its process's CPU a group
+    wait: float  # share of the time in which the learner waited for groups
+
+
+def simulate(config: RunConfig, latencies: Latencies, updates: int) -> Figures:
+    """Run so many updates, the first of which is not counted, and check the account."""
+    context = multiprocessing.get_context("spawn")
+    counts = {"rollout": config.fleet.rollout.workers, "reward": config.fleet.reward.workers}
+    slots = [f"{role}-{index}" for role, count in counts.items() for index in range(count)]
+    with tempfile.TemporaryDirectory(prefix="tafs-bench-") as folder, EmbeddedServer() as server:
+        config = config.model_copy(update={"runs": Path(folder)})
+        ours, theirs = context.Pipe()
+        crews = [
+            Crew(redis_url=server.url, config=config, slots=part, latencies=latencies) for part in shares(slots, CREWS)
+        ]
+        learner = Crew(redis_url=server.url, config=config, slots=(), latencies=latencies)
+        processes = [context.Process(target=run_crew, args=(crew,), daemon=True) for crew in crews]
+        processes.append(context.Process(target=run_learner, args=(learner, theirs), daemon=True))
+        try:
+            return _drive(config, server.url, ours, updates, [process.start for process in processes])
+        finally:
+            ours.close()
+            for process in processes:
+                process.join(END_S if process.exitcode is None and process.pid else 0.0)
+                process.kill()
+
+
+def _drive(
+    config: RunConfig, url: str, learner: Connection, updates: int, start: Sequence[Callable[[], None]]
+) -> Figures:
+    redis = connect(url)
+    queue = Queue(redis, config.name)
+    records: list[UpdateRecord] = []
+    spent: list[tuple[float, float]] = []
+
+    def observe(record: UpdateRecord, journeys: Sequence[Journey]) -> None:
+        records.append(record)
+        spent.append((time.process_time(), time.monotonic()))
+
+    supervisor = Supervisor(
+        config.fleet,
+        Hearts(redis, config.name),
+        place=lambda slot, spec: cast(Worker, Nobody()),
+        build=lambda member: None,
+        release=queue.release,
+        folder=config.runs,
+        note=lambda text: None,
+        show=lambda workers: None,
+        deaths=lambda workers: {},
+    )
+    fleet = cast(Fleet, SimulatedFleet(config, supervisor, learner))
+    controller = Controller(
+        config,
+        fleet,
+        queue,
+        build_blobs(config.fleet.blobs, redis, config.name),
+        observe,
+        checkpoints=config.runs,
+        note=lambda text: None,
+        rolled_back=lambda update: None,
+    )
+    for begin in start:
+        begin()
+    progress = controller.begin(Progress())
+    supervisor.start()
+    supervisor.working()
+    with Sweeping(queue, config.fleet.supervision.lease_s):
+        controller.run(
+            progress, lambda now: None, halt=lambda: len(records) > updates, drain=lambda: len(records) > updates
+        )
+    found = queue.statistics()
+    queue.request_stop("done")
+    if not accounting_holds(found):
+        raise StalledError(f"the account does not add up: {found}")
+    return _figures(config, records, spent)
+
+
+def _figures(config: RunConfig, records: Sequence[UpdateRecord], spent: Sequence[tuple[float, float]]) -> Figures:
+    groups = (len(records) - 1) * config.learning.groups_per_update
+    (cpu, began), (cpu_end, ended) = spent[0], spent[-1]
+    return Figures(
+        rollouts=config.fleet.rollout.workers,
+        rewards=config.fleet.reward.workers,
+        staleness=config.fleet.max_staleness,
+        groups=groups,
+        seconds=ended - began,
+        controller_ms=1000 * (cpu_end - cpu) / groups,
+        wait=statistics.fmean(_wait(record.phase_seconds) for record in records[1:]),
+    )
+
+
+def _wait(phases: Mapping[str, float]) -> float:
+    return phases["wait"] / max(sum(phases.values()), 1e-9)
+
+
+def print_figures(rows: Sequence[Figures], console: Console) -> None:
+    """The table."""
+    table = Table("rollouts", "rewards", "staleness", "groups", "groups/s", "CPU ms/group", "learner waits")
+    for row in rows:
+        table.add_row(
+            str(row.rollouts),
+            str(row.rewards),
+            str(row.staleness),
+            str(row.groups),
+            f"{row.groups / row.seconds:.1f}",
+            f"{row.controller_ms:.2f}",
+            f"{row.wait:.1%}",
+        )
+    console.print(table)
