@@ -8,7 +8,7 @@ RUN := deploy/configs/quickstart.yaml
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: help setup quickstart test unit check bench bench-data ablation vllm memory scoring observe dashboards clean
+.PHONY: help setup quickstart test unit check bench bench-data ablation vllm run-files memory scoring observe dashboards clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -59,6 +59,9 @@ $(VLLM)/.ready: deploy/vllm_cpu/requirements.txt deploy/vllm_cpu/sitecustomize.p
 	$(VLLM)/bin/pip uninstall --quiet --yes torchaudio torchcodec  # PyPI's are built for CUDA, and for sounds and films
 	cp deploy/vllm_cpu/sitecustomize.py $$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 	@touch $@
+
+run-files: $(VENV)/.ready ## Two updates of every run file on a tiny model, each through a fleet of its own
+	$(BIN)/python -m pytest -m slow tests/deploy/test_run_files.py
 
 memory: $(VENV)/.ready ## Ten thousand images through each CPU scorer
 	$(BIN)/python -m pytest -m slow tests/rewards/test_memory.py

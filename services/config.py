@@ -35,8 +35,9 @@ class RoleConfig(Block):
     """GPUs of each; fractions share one."""
     memory_gib: Annotated[float, Field(ge=0.0)] = 0.0
     """Host memory that is reserved for each, in GiB; 0 = none is, and workers may crowd a node."""
-    resources: dict[str, Rate] = Field(default_factory=dict)
-    """Custom resources of each, by the names that nodes were started with, e.g. {spot: 1}: where the role may run."""
+    resources: dict[str, Annotated[float, Field(ge=0.0)]] = Field(default_factory=dict)
+    """Custom resources of each, by the names that nodes were started with, e.g. {spot: 1}: where the role may run. 0
+    takes one back that a `base` file asks for."""
 
     @model_validator(mode="after")
     def _resources_are_rays(self) -> Self:

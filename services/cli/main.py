@@ -19,7 +19,7 @@ app = typer.Typer(
 
 RunFile = Annotated[Path, typer.Argument(help="Run file (YAML).", show_default=False)]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Settings to change: dotted.key=value.", show_default=False)
+    list[str] | None, typer.Argument(help="Settings to change: dotted.key=value, or @FILE of them.", show_default=False)
 ]
 
 
@@ -93,6 +93,17 @@ def inspect_model(
 
     for line in lines(model, steps, height, width, rank):
         typer.echo(line)
+
+
+@app.command()
+def twin(
+    family: Annotated[str, typer.Argument(help="sd3, flux1, flux2_klein, sana_sprint, z_image or qwen_image.")],
+    folder: Annotated[Path, typer.Argument(help="Where it is written.", show_default=False)],
+) -> None:
+    """Write a tiny random pipeline of a family's own classes, to try run files and machines without its weights."""
+    from services.cli.twin import write_twin
+
+    typer.echo(write_twin(family, folder))
 
 
 @app.command()

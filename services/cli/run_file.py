@@ -1,6 +1,7 @@
 """Read a run file, or a reward server's, with overrides; every mistake names the file and the key.
 
-A file is the whole of it, or says `base: OTHER.yaml` and only what differs (services/cli/layered.py).
+A file is the whole of it, or says `base: OTHER.yaml` and only what differs (services/cli/layered.py). An override is
+one value, or with @ a whole file of them: `@deploy/configs/on-a-cpu.yaml`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from services.cli.layered import expand, read_values
+from services.cli.layered import expand, merged, read_values
 from services.config import RunConfig
 from services.errors import ConfigError
 from services.serving.config import ServingConfig
@@ -24,7 +25,9 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 def load_run_file(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """The validated run. Overrides are `dotted.key=value`, the value read as YAML. Raises ConfigError."""
+    """The validated run. Overrides are `dotted.key=value`, the value read as YAML, or `@FILE`; the last one counts.
+    Raises ConfigError.
+    """
     return _load(RunConfig, "run", path, overrides)
 
 
@@ -36,7 +39,10 @@ def load_serving_file(path: Path, overrides: Sequence[str] = ()) -> ServingConfi
 def _load(kind: type[Config], what: str, path: Path, overrides: Sequence[str]) -> Config:
     values = read_values(path, what)
     for override in overrides:
-        _apply(values, override)
+        if override.startswith("@"):
+            values = merged(values, read_values(Path(override[1:]), "settings"))
+        else:
+            _apply(values, override)
     values = expand(values, os.environ, str(path))
     try:
         return kind.model_validate(values)

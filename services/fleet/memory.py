@@ -8,10 +8,11 @@ hub or are a user's own functions.
     adapter                      rank x (in + out) of the adapted layers; each 24 bytes where it is trained: value,
                                  gradient and its sum over ranks, AdamW's two moments, the average; 4 in a rollout
     activations, learning        micro_batch x 100 s h L bytes in bfloat16 (s tokens, h width, L blocks), twice that in
-                                 float32; recomputed block by block: 2 s h L and one block
-    activations, sampling        samples_per_group x 30 s h: nothing is kept for a gradient
+                                 float32; with gradient_checkpointing the inputs of the blocks, 2 s h L, and one block
+    activations, sampling        samples_per_group x 30 s h: nothing is kept for a gradient; with classifier-free
+                                 guidance both count twice
     states                       3 float32 latents (state, action, noise) for each trained transition of each sample
-    decoding                     images x 4 feature maps of the image's size in the decoder's second width
+    decoding                     images of one call x 4 feature maps of the image's size in the decoder's second width
 
 The 100 is measured, not derived: what autograd keeps of the real FLUX.1 and SD3.5-medium networks with float32 adapters
 is 63 and 96 bytes for each of s h L (tests/services/fleet/test_memory.py counts it), more than the 34 that
@@ -61,6 +62,7 @@ class Shape:
     blocks: int
     latent: int  # numbers in one sample's latents
     decoder_width: int  # channels of the decoder's widest feature map at the image's size
+    takes_guidance: bool  # as an input; the others are called with and without the prompt where there is guidance
 
 
 def memory_plan(config: RunConfig, folder: Path) -> dict[str, tuple[Part, ...]]:
@@ -99,6 +101,7 @@ def read_shape(folder: Path, height: int, width: int, text_tokens: int) -> Shape
         blocks=sum(int(network.get(key) or 0) for key in ("num_layers", "num_single_layers", "n_layers")),
         latent=latent_channels * (height // reduction) * (width // reduction),
         decoder_width=widths[min(1, len(widths) - 1)],
+        takes_guidance=bool(network.get("guidance_embeds")),
     )
 
 
@@ -121,12 +124,16 @@ def _learner(config: RunConfig, shape: Shape) -> Iterator[Part]:
     trained, said = _trained(config, shape)
     yield from _weights(config, shape, with_network=config.model.lora is not None)
     yield Part("adapter" if config.model.lora else "network", trained * TRAINED_BYTES, f"{said} x {TRAINED_BYTES} B")
-    rows = config.learning.micro_batch
-    per_block = BLOCK_BYTES * size // 2 * shape.tokens * shape.width
+    rows = config.learning.micro_batch * _calls(config, shape)
+    one, blocks = BLOCK_BYTES * size // 2, f"{shape.blocks} blocks"
+    kept = one * shape.blocks
+    said = f"{one} x {blocks}"
+    if config.model.gradient_checkpointing:
+        kept, said = size * shape.blocks + one, f"({size} x {blocks} + {one})"
     yield Part(
         "activations",
-        rows * per_block * shape.blocks,
-        f"{rows} x {BLOCK_BYTES * size // 2} x {shape.tokens:,} tokens x {shape.width:,} x {shape.blocks} blocks",
+        rows * kept * shape.tokens * shape.width,
+        f"{rows} x {shape.tokens:,} tokens x {shape.width:,} x {said}",
     )
     groups = config.learning.groups_per_update
     yield _states(config, shape, groups)
@@ -142,18 +149,26 @@ def _rollout(config: RunConfig, shape: Shape) -> Iterator[Part]:
         kept = sum(map(math.prod, _adapted(config, shape).values()))
         yield Part("weights before merging", kept * size, f"{kept:,} x {size} B")
     samples = config.sampling.samples_per_group
-    one = SAMPLING_BYTES * size // 2 * shape.tokens * shape.width
+    rows, one = samples * _calls(config, shape), SAMPLING_BYTES * size // 2
     yield Part(
-        "activations", samples * one, f"{samples} x {SAMPLING_BYTES * size // 2} x {shape.tokens:,} x {shape.width:,}"
+        "activations",
+        rows * one * shape.tokens * shape.width,
+        f"{rows} x {shape.tokens:,} tokens x {shape.width:,} x {one}",
     )
     yield _states(config, shape, 1)
     images = samples * _images_scored(config)
+    images = min(images, config.model.decode_batch or images)
     pixels = config.sampling.height * config.sampling.width
     yield Part(
         "decoding",
         images * 4 * pixels * shape.decoder_width * size,
         f"{images} images x 4 x {pixels:,} pixels x {shape.decoder_width} x {size} B",
     )
+
+
+def _calls(config: RunConfig, shape: Shape) -> int:
+    """Rows of the network's batch for each sample."""
+    return 2 if config.sampling.guidance > 1.0 and not shape.takes_guidance else 1
 
 
 def _images_scored(config: RunConfig) -> int:

@@ -4,24 +4,30 @@ import json
 import math
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from rollout.policies import stock
+from rollout.policies.twins.build import save_twin
+from rollout.trained import digest_tensors
 from services.cli.run_file import load_run_file
-from services.fleet.placement import bundles_of, parse_nodes, plan
-from tests.rollout.policies import family_checks, test_flux1, test_flux2_klein, test_qwen_image, test_z_image
-from tests.rollout.policies.conftest import save_pipeline
+from services.fleet.alone import LoneRun
+from services.fleet.build import build_rewards
+from services.fleet.memory import memory_plan
+from services.fleet.placement import GIB, bundles_of, parse_nodes, plan
+
+from .published import MODELS, write_headers
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "deploy/configs"
 FILES = sorted(CONFIGS.glob("*/*.yaml"))
+REWARD_GIB = 3.7  # PickScore's CLIP-H, 986 M parameters in float32
+CONTEXT_GIB = 0.5
+ON_A_CPU = CONFIGS / "on-a-cpu.yaml"
 NODES = {
     "1gpu": ["cpus=16 gpus=1"],
     "8gpu": ["cpus=96 gpus=8"],
@@ -37,20 +43,14 @@ GRIDS = {
     "qwen-image-lightning": ({"use_dynamic_shifting": True}, 4, LOG_3),
 }
 """The scheduler of the published model: its configuration, steps, and dynamic shift."""
-TWINS = {
-    "sd3.5-medium": lambda folder: save_pipeline(folder, with_t5=True),
-    "sd3.5-large-turbo": lambda folder: save_pipeline(folder, with_t5=True),
-    "flux1-schnell": lambda folder: twin(test_flux1.build(False, {"shift": 1.0}), folder),
-    "flux2-klein": lambda folder: twin(test_flux2_klein.build(True), folder),
-    "z-image-turbo": lambda folder: twin(test_z_image.build(), folder),
-    "qwen-image-lightning": lambda folder: twin(test_qwen_image.build(test_qwen_image.LIGHTNING), folder),
+FAMILIES = {
+    "sd3.5-medium": "sd3",
+    "sd3.5-large-turbo": "sd3",
+    "flux1-schnell": "flux1",
+    "flux2-klein": "flux2_klein",
+    "z-image-turbo": "z_image",
+    "qwen-image-lightning": "qwen_image",
 }
-LENGTHS = {"sd3.5-medium": 6, "sd3.5-large-turbo": 6, "qwen-image-lightning": test_qwen_image.LENGTH}
-"""Text tokens of a twin whose tokenizer or template wants another number than the page's."""
-
-
-def twin(pipeline, folder):
-    return family_checks.save_random(pipeline, folder)
 
 
 def ids(path):
@@ -74,6 +74,31 @@ def test_a_run_file_is_valid_and_has_a_place_on_the_machines_it_names(file) -> N
     assert len(used) == int(file.stem.removesuffix("gpu")), "a GPU would be paid for and not used"
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A folder of the published models' headers."""
+    parent = tmp_path_factory.mktemp("models")
+    for name in MODELS:
+        write_headers(name, parent)
+    return parent
+
+
+@pytest.mark.parametrize("file", FILES, ids=ids)
+def test_a_gpu_of_the_size_that_a_run_file_names_holds_its_share(file, models, monkeypatch) -> None:
+    """By the formulas; the reward's network, which they do not know, and CUDA's contexts in what is left."""
+    monkeypatch.setenv("TAFS_MODELS", str(models))
+    config = load_run_file(file)
+    (gib,) = {int(size) for size in re.findall(r"of (\d+) GB", file.read_text())} or {80}
+    needs = {
+        role: sum(part.size_bytes for part in parts) / GIB
+        for role, parts in memory_plan(config, config.model.path).items()
+    }
+    colocated = config.fleet.layout == "colocated"
+    for share in [needs["learner"] + needs["rollout"]] if colocated else [needs["learner"], needs["rollout"]]:
+        assert share + REWARD_GIB + 3 * CONTEXT_GIB < 0.97 * gib
+        assert share > 0.1 * gib, "a smaller GPU would do"
+
+
 @pytest.mark.parametrize("model", GRIDS)
 def test_the_grid_is_the_models_own(model) -> None:
     given, steps, mu = GRIDS[model]
@@ -86,35 +111,55 @@ def test_the_grid_is_the_models_own(model) -> None:
     assert config.sampling.sigmas == pytest.approx(grid, abs=1e-5)
 
 
-def the_pages_overrides() -> list[str]:
-    """Those of docs/cluster.md for a run on a CPU with a tiny model."""
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory):
+    """The folder of a tiny random model of each family."""
+    parent = tmp_path_factory.mktemp("twins")
+    return {family: save_twin(family, parent / family) for family in sorted(set(FAMILIES.values()))}
+
+
+@pytest.mark.integration  # starts no process, but takes a second each
+@pytest.mark.parametrize("file", FILES, ids=ids)
+def test_a_run_file_makes_two_updates_on_a_tiny_model_of_its_class(file, twins) -> None:
+    config = load_run_file(file, [f"@{ON_A_CPU}", f"model.path={twins[FAMILIES[file.parent.name]]}"])
+    run = LoneRun(config, build_rewards(config))
+    digests = [digest_tensors(run.learner.parameters)]
+    for _ in range(config.learning.updates):
+        assert run.update().trained
+        digests.append(digest_tensors(run.learner.parameters))
+    assert len(set(digests)) == 3
+
+
+def pages_commands() -> list[str]:
+    """The commands of docs/cluster.md for a machine without a GPU."""
     page = (ROOT / "docs/cluster.md").read_text()
-    (command,) = re.findall(r"^    tafs train \S+ (model\.path=TWIN(?:.*\\\n)*.*)$", page, re.M)
-    return shlex.split(command.replace("\\\n", " "))
+    return re.findall(r"^    tafs ((?:twin|train) .*/tmp/twin)$", page, re.M)
 
 
-def run_twice(file: Path, parent: Path) -> None:
-    model = file.parent.name
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        folder = TWINS[model](parent / "twin")
-    overrides = [text.replace("TWIN", str(folder)) for text in the_pages_overrides()]
-    overrides += [f"model.max_sequence_length={LENGTHS[model]}"] if model in LENGTHS else []
-    command = [sys.executable, "-m", "services", "train", str(file.relative_to(ROOT)), f"runs={parent}", *overrides]
+def run_command(arguments: list[str]) -> None:
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", "services", *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    lines = (parent / load_run_file(file).name / "history.jsonl").read_text().splitlines()
+
+
+def assert_two_updates(folder: Path) -> None:
+    lines = (folder / "history.jsonl").read_text().splitlines()
     assert [json.loads(line)["update"] for line in lines] == [1, 2]
 
 
 @pytest.mark.integration
-def test_a_run_file_makes_two_updates_on_a_tiny_model_of_its_class(tmp_path) -> None:
-    run_twice(CONFIGS / "flux1-schnell" / "1gpu.yaml", tmp_path)
+def test_the_pages_commands_run_a_run_file_without_a_gpu(tmp_path) -> None:
+    twin, train = (command.replace("/tmp/twin", str(tmp_path / "twin")).split() for command in pages_commands())
+    run_command(twin)
+    run_command([*train, f"runs={tmp_path}"])
+    assert_two_updates(tmp_path / "flux1-schnell-8gpu")
 
 
 @pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize("file", FILES, ids=ids)
-def test_every_run_file_makes_two_updates_on_a_tiny_model_of_its_class(file, tmp_path) -> None:
-    run_twice(file, tmp_path)
+def test_a_run_file_makes_two_updates_through_a_fleet_of_its_own(file, twins, tmp_path) -> None:
+    twin = twins[FAMILIES[file.parent.name]]
+    run_command(["train", str(file.relative_to(ROOT)), f"@{ON_A_CPU}", f"model.path={twin}", f"runs={tmp_path}"])
+    assert_two_updates(tmp_path / load_run_file(file).name)

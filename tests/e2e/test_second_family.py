@@ -10,11 +10,10 @@ import torch
 import yaml
 from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
 
+from rollout.policies.twins.build import save_twin
 from services.cli.run_file import load_run_file
 from services.fleet.build import build_policy
 from services.fleet.evaluation import draw
-from tests.rollout.policies.family_checks import save_random
-from tests.rollout.policies.test_flux2_klein import build
 
 from .conftest import DEADLINE_S, ROOT, environment
 
@@ -26,9 +25,7 @@ PROMPTS = ("a cat", "a red dog that runs on green grass", "two birds")
 @pytest.fixture
 def run_file(tmp_path):
     """A run of everything that saves memory, with a reward that any image has."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        folder = save_random(build(is_distilled=True), tmp_path / "model")
+    folder = save_twin("flux2_klein", tmp_path / "model")
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"text": text}) + "\n" for text in PROMPTS))
     path = tmp_path / "run.yaml"

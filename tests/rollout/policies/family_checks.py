@@ -332,13 +332,3 @@ def check_in_half_precision_it_stays_near_the_stock_pipeline(family, size):
 def check_the_index_chooses_it(family):
     assert family.pipeline.__name__ in FAMILIES
     assert type(load(family)).__module__ == FAMILIES[family.pipeline.__name__].partition(":")[0]
-
-
-def save_random(pipeline, folder):
-    """Save a pipeline after moving every parameter of its network, for some layers start at zero and hide others."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        for parameter in pipeline.transformer.parameters():
-            parameter.data += 0.1 * torch.randn_like(parameter)
-    pipeline.save_pretrained(folder)
-    return folder

@@ -1,12 +1,12 @@
 import pytest
 import torch
-from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline, Flux2Transformer2DModel
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
 
 from rollout.policies import stock
+from rollout.policies.twins.build import save_random
+from rollout.policies.twins.flux2_klein import build
 from tests.rollout.policies import family_checks as checks
 from tests.rollout.policies import learning_checks
-from tests.rollout.policies.tokenizers import qwen_tokenizer
 
 SIZES = ((16, 24), (32, 16))
 LENGTH = 48
@@ -27,43 +27,6 @@ class KnownFlow(Flux2Transformer2DModel):
         return ((hidden_states - self.target) / timestep.view(-1, 1, 1),)
 
 
-def build(is_distilled):
-    transformer = Flux2Transformer2DModel(
-        in_channels=16,
-        num_layers=2,
-        num_single_layers=2,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=24,
-        timestep_guidance_channels=16,
-        axes_dims_rope=(2, 2, 2, 2),
-        guidance_embeds=False,
-    )
-    vae = AutoencoderKLFlux2(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-    )
-    vae.bn.running_mean.normal_()
-    vae.bn.running_var.uniform_(0.5, 4.0)
-    encoder = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=32,
-            hidden_size=8,
-            intermediate_size=8,
-            num_hidden_layers=28,  # the pipeline reads the 9th, 18th and 27th
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=4,
-        )
-    )
-    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, time_shift_type="exponential")
-    return Flux2KleinPipeline(scheduler, vae, encoder, qwen_tokenizer(), transformer, is_distilled=is_distilled)
-
-
 def describe(folder, guidance=1.0):
     return checks.Family(
         folder=folder,
@@ -81,8 +44,8 @@ def describe(folder, guidance=1.0):
 def make(tmp_path_factory, is_distilled, guidance=1.0):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        pipeline = build(is_distilled)
-    return describe(checks.save_random(pipeline, tmp_path_factory.mktemp("flux2")), guidance)
+        pipeline = build(is_distilled=is_distilled)
+    return describe(save_random(pipeline, tmp_path_factory.mktemp("flux2")), guidance)
 
 
 @pytest.fixture(scope="module")

@@ -3,20 +3,19 @@ from itertools import pairwise
 
 import pytest
 import torch
-from diffusers import AutoencoderDC, SanaSprintPipeline, SanaTransformer2DModel, SCMScheduler
-from transformers import Gemma2Config, Gemma2Model
+from diffusers import SanaSprintPipeline, SanaTransformer2DModel
 
 from rollout.kernel import build_process
+from rollout.policies.twins.build import save_random
+from rollout.policies.twins.sana_sprint import SIGMA_DATA, build
 from rollout.sampler import named_noise, sample
 from rollout.seeding import INITIAL
 from rollout.types import Behaviour
 from tests.rollout.policies import family_checks as checks
 from tests.rollout.policies import learning_checks
-from tests.rollout.policies.tokenizers import word_tokenizer
 
 SIZES = ((32, 64), (64, 32))
 LENGTH = 12
-SIGMA_DATA = 0.5
 GUIDANCE = 4.5
 
 
@@ -38,64 +37,13 @@ class KnownFlow(SanaTransformer2DModel):
         return ((hidden_states - self.target) / timestep.view(-1, 1, 1, 1),)
 
 
-def build():
-    transformer = SanaTransformer2DModel(
-        in_channels=4,
-        out_channels=4,
-        num_attention_heads=2,
-        attention_head_dim=8,
-        num_layers=2,
-        num_cross_attention_heads=2,
-        cross_attention_head_dim=8,
-        cross_attention_dim=16,
-        caption_channels=8,
-        mlp_ratio=2.0,
-        sample_size=32,
-        guidance_embeds=True,
-        qk_norm="rms_norm_across_heads",
-        timestep_scale=1000.0,
-    )
-    vae = AutoencoderDC(
-        latent_channels=4,
-        attention_head_dim=4,
-        encoder_block_types=("ResBlock", "ResBlock", "EfficientViTBlock"),
-        decoder_block_types=("ResBlock", "ResBlock", "EfficientViTBlock"),
-        encoder_block_out_channels=(4, 8, 8),
-        decoder_block_out_channels=(4, 8, 8),
-        encoder_layers_per_block=(1, 1, 1),
-        decoder_layers_per_block=(1, 1, 1),
-        encoder_qkv_multiscales=((), (), (5,)),
-        decoder_qkv_multiscales=((), (), (5,)),
-        scaling_factor=0.41407,
-    )
-    encoder = Gemma2Model(
-        Gemma2Config(
-            vocab_size=16,
-            hidden_size=8,
-            intermediate_size=8,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=4,
-        )
-    )
-    words = ["a", "cat", "red", "dog", "on", "green", "grass"]
-    return SanaSprintPipeline(
-        tokenizer=word_tokenizer(words),
-        text_encoder=encoder,
-        vae=vae,
-        transformer=transformer,
-        scheduler=SCMScheduler(prediction_type="trigflow", sigma_data=SIGMA_DATA),
-    )
-
-
 @pytest.fixture(scope="module")
 def sprint(tmp_path_factory):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipeline = build()
     return checks.Family(
-        folder=checks.save_random(pipeline, tmp_path_factory.mktemp("sana_sprint")),
+        folder=save_random(pipeline, tmp_path_factory.mktemp("sana_sprint")),
         pipeline=SanaSprintPipeline,
         known_flow=KnownFlow,
         to_stock=lambda latents: latents,

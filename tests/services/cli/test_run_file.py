@@ -44,6 +44,17 @@ def test_an_override_changes_one_setting_and_leaves_the_rest() -> None:
     assert config.learning.groups_per_update == load_run_file(QUICKSTART).learning.groups_per_update
 
 
+def test_a_file_of_overrides_lies_over_the_run_file_and_under_what_follows(tmp_path) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("learning: {updates: 7, rate: 1.0e-5}\nrewards: [{use: jpeg_size}]\n")
+    config = load_run_file(QUICKSTART, ["learning.updates=9", f"@{settings}", "learning.rate=2.0e-5"])
+    assert (config.learning.updates, config.learning.rate) == (7, 2e-5)
+    assert [reward.use for reward in config.rewards] == ["jpeg_size"]
+    assert config.learning.groups_per_update == load_run_file(QUICKSTART).learning.groups_per_update
+    with pytest.raises(ConfigError, match="expected a settings file, found none at absent"):
+        load_run_file(QUICKSTART, ["@absent"])
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
