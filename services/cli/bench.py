@@ -25,10 +25,11 @@ from rollout.policy import Conditions, Policy
 from rollout.process import num_images, process_of
 from rollout.prompts import PromptOrder, load_prompts
 from rollout.sampler import Drawn, named_noise, sample
-from rollout.types import Prompt, RolloutGroup, ScoredGroup, StepImages, StepRewards, WeightsVersion
+from rollout.types import Prompt, RolloutGroup, ScoredGroup, StepRewards, WeightsVersion
 from services.config import RunConfig
 from services.data.codec import decode_images, encode_images
 from services.fleet.build import build_learner, build_policy, build_rewards, use_threads
+from services.fleet.groups import decode_images_of
 
 REPETITIONS = 7
 NO_VERSION = WeightsVersion(version=0, update=0, lineage=0, digest="")
@@ -61,13 +62,21 @@ class Bench:
         if self._config.fleet.merge_adapter:
             MergedAdapter(policy.network).refresh()
         drawn, conditions = self._draw(policy, 0)
-        groups = [self._scored(policy, i) for i in range(self._config.learning.groups_per_update)]
+        groups = self.scored_groups(policy)
         return (
             Phase("sample", "group", lambda: self._draw(policy, 0), lambda: self._calls(policy, drawn, conditions)),
-            Phase("decode", "group", lambda: self._decode(policy, drawn), lambda: policy.decode(self._flat(drawn))),
+            Phase("decode", "group", lambda: self._decode(policy, drawn), lambda: self._decoder_calls(policy, drawn)),
             self._scoring(policy, drawn),
             Phase("update", "update", lambda: learner.update(groups, guard=False), lambda: _pure(learner, groups)),
         )
+
+    def scored_groups(self, policy: Policy) -> list[ScoredGroup]:
+        """The groups of an update, with random rewards: what an update costs does not depend on what they are."""
+        return [self._scored(policy, ordinal) for ordinal in range(self._config.learning.groups_per_update)]
+
+    def draw_and_decode(self, policy: Policy) -> list[bytes]:
+        """A group's images, encoded for their way to the rewards."""
+        return self._decode(policy, self._draw(policy, 0)[0])
 
     def _prompt(self, ordinal: int) -> Prompt:
         return self._order.at(ordinal)
@@ -88,9 +97,13 @@ class Bench:
         return drawn.clean[:, self._steps].flatten(0, 1)
 
     def _decode(self, policy: Policy, drawn: Drawn) -> list[bytes]:
-        pixels = policy.decode(self._flat(drawn)).numpy()
-        shape = (len(drawn.clean), len(self._steps), *pixels.shape[1:])
-        return encode_images(StepImages(steps=tuple(self._steps), pixels=pixels.reshape(shape)))
+        batch = self._config.model.decode_batch
+        return encode_images(decode_images_of(policy, drawn, self._behaviour, self._steps, batch))
+
+    def _decoder_calls(self, policy: Policy, drawn: Drawn) -> None:
+        flat = self._flat(drawn)
+        for latents in torch.split(flat, self._config.model.decode_batch or len(flat)):
+            policy.decode(latents)
 
     def _scoring(self, policy: Policy, drawn: Drawn) -> Phase:
         blobs, prompt = self._decode(policy, drawn), self._prompt(0)
@@ -106,7 +119,6 @@ class Bench:
         return Phase("score", "group", taken, lambda: [reward(pixels, texts, metadata) for reward in rewards])
 
     def _scored(self, policy: Policy, ordinal: int) -> ScoredGroup:
-        """A group with random rewards: what an update costs does not depend on what they are."""
         drawn, _ = self._draw(policy, ordinal)
         shape = (len(drawn.clean), num_images(self._process))
         numbers, scored = np.random.default_rng(ordinal), np.ones(shape[1], dtype=bool)
@@ -162,4 +174,6 @@ def in_turns(phase: Phase) -> tuple[float, float, float]:
 def _seconds(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # calls return before the GPU is done
     return time.perf_counter() - started

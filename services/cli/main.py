@@ -277,6 +277,29 @@ def bench_fleet(
 
 
 @app.command()
+def accept(
+    run_file: Annotated[Path, typer.Argument(help="Run file (YAML) of what is measured and trained.")] = Path(
+        "deploy/configs/quickstart.yaml"
+    ),
+    overrides: Overrides = None,
+    *,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Beginning of a claim's name, e.g. parity:flux1; again for more.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="JSON file with what was found.")] = Path("accept.json"),
+    updates: Annotated[int, typer.Option(min=10, help="Of the run that has to learn.")] = 20,
+) -> None:
+    """Look at what this machine does: parity, ratio guard, sums over ranks, memory, speed, a run that learns."""
+    from services.cli.acceptance.accept import Request
+    from services.cli.acceptance.accept import accept as look
+
+    request = Request(
+        run_file=run_file, overrides=tuple(overrides or ()), only=tuple(only or ()), output=output, updates=updates
+    )
+    raise typer.Exit(look(request, typer.echo))
+
+
+@app.command()
 def calibrate(
     run_file: RunFile,
     overrides: Overrides = None,

@@ -80,7 +80,8 @@ class Plan:
 
 def needs_of(role: RoleConfig) -> Needs:
     """Of one worker of the role."""
-    return Needs(cpus=role.cpus, gpus=role.gpus, memory_gib=role.memory_gib, resources=role.resources)
+    resources = {name: amount for name, amount in role.resources.items() if amount > 0.0}
+    return Needs(cpus=role.cpus, gpus=role.gpus, memory_gib=role.memory_gib, resources=resources)
 
 
 def bundles_of(fleet: FleetConfig) -> tuple[Bundle, ...]:
