@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
@@ -176,19 +177,17 @@ def run_learner(crew: Crew, orders: Connection) -> None:
     pulse.enter("idle")
     Heart(pulse, stores.redis, link.run, crew.config.fleet.supervision.heartbeat_s)
     done = 0
-    while True:
-        try:
+    with suppress(EOFError, ConnectionError):  # the other end has hung up
+        while True:
             what, given = orders.recv()
-        except EOFError:
-            return
-        started = time.perf_counter()
-        if what == "update":
-            done += 1
-            weights += 1.0
-            orders.send(_update(given, stores, weights, done, crew.latencies.update_s, started))
-        else:
-            version, lineage, epoch = given
-            orders.send(_publish(stores, weights, done, version, lineage, epoch))
+            started = time.perf_counter()
+            if what == "update":
+                done += 1
+                weights += 1.0
+                orders.send(_update(given, stores, weights, done, crew.latencies.update_s, started))
+            else:
+                version, lineage, epoch = given
+                orders.send(_publish(stores, weights, done, version, lineage, epoch))
 
 
 def _publish(
