@@ -339,7 +339,7 @@ class Supervisor:
 
     def _bury(self, member: Member) -> None:
         """Make sure that the process is over, and give back what it had claimed."""
-        reason, member.died_at = member.life.reason, self._now
+        reason, member.died_at = member.life.reason.removeprefix(f"{member.slot}: "), self._now
         member.deaths += 1
         if member.alive.death() is None:
             path = self._dump(f"{member.slot} {reason}", [member])

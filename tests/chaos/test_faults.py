@@ -9,13 +9,15 @@ import random
 import signal
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 
 from rollout.prompts import PromptOrder, load_prompts
 from services.cli.run_file import load_run_file
-from services.fleet.failpoints import PLACES, VARIABLE
+from services.data.server import EmbeddedServer
+from services.fleet.failpoints import PLACES
 from tests.e2e.conftest import DEADLINE_S, ROOT, RUN_FILE
 from tests.e2e.going import (
     LONG,
@@ -23,10 +25,13 @@ from tests.e2e.going import (
     assert_equal_to,
     assert_quick,
     assert_trained_once,
+    failpoints,
     killed_run,
     newest,
     recoveries,
 )
+
+from .proxy import Proxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(6 * DEADLINE_S)]
 SEEDS = range(int(os.environ.get("TAFS_CHAOS_SEEDS", "5")))
@@ -44,11 +49,6 @@ def whole(tmp_path_factory) -> Path:
     going = killed_run(tmp_path_factory.mktemp("undisturbed"), "whole", {}, *RUN)
     assert going.process.returncode == 0, going.log.read_text()
     return going.folder
-
-
-def failpoints(marks: Path, strikes: dict[str, int]) -> dict[str, str]:
-    marks.mkdir()
-    return {VARIABLE: f"{marks}=" + ",".join(f"{place}:{number}=kill" for place, number in strikes.items())}
 
 
 def ended(going: Going, code: int = 0) -> str:
@@ -106,6 +106,32 @@ def test_a_server_killed_flushed_and_paused_changes_nothing(tmp_path, whole, see
     assert_equal_to(going, whole)
     assert_trained_once(going, UPDATES)
     assert recoveries(log) == [], "an outage of the server killed somebody"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_network_that_is_cut_slow_or_silent_changes_nothing(tmp_path, whole, seed) -> None:
+    chance = random.Random(seed)
+    deeds = ["cut", "slow", "hang"]
+    chance.shuffle(deeds)
+    with EmbeddedServer() as server, Proxy(urlsplit(server.url).path) as proxy:
+        url = f"redis://:{urlsplit(server.url).password}@127.0.0.1:{proxy.port}"
+        going = Going(tmp_path, "far", *RUN, *MANY, "fleet.redis=${TAFS_REDIS_URL}", TAFS_REDIS_URL=url)
+        try:
+            for number, deed in enumerate(deeds):
+                going.wait_for(lambda number=number: going.update() >= 1 + 3 * number, "its turn")
+                time.sleep(chance.random())
+                if deed == "slow":
+                    proxy.slow(5.0, delay_s=0.1)
+                else:
+                    getattr(proxy, deed)(chance.uniform(5.0, 15.0))
+                at, update = time.monotonic(), going.update()
+                going.wait_for(lambda update=update: going.update() > update, "the next update")
+                print(f"recovery: network {deed} {time.monotonic() - at:.1f} s to the next update", flush=True)
+        finally:
+            log = ended(going)
+    assert_equal_to(going, whole)
+    assert_trained_once(going, UPDATES)
+    assert recoveries(log) == [], "a network that was cut killed somebody"
 
 
 def disturb(going: Going, deed: str) -> None:

@@ -6,12 +6,13 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
 from safetensors.torch import load_file
 
+from services.fleet.failpoints import VARIABLE
 from services.observe.history import read_history
 from services.observe.workers import WorkerFigures, read_workers
 
@@ -110,6 +111,12 @@ def killed_run(parent: Path, name: str, kills: dict[int, tuple[str, signal.Signa
     finally:
         going.close()
     return going
+
+
+def failpoints(marks: Path, strikes: Mapping[str, int]) -> dict[str, str]:
+    """The variable that has whoever comes by killed, once at each place, at its so many-th passing in one process."""
+    marks.mkdir()
+    return {VARIABLE: f"{marks}=" + ",".join(f"{place}:{number}=kill" for place, number in strikes.items())}
 
 
 def newest(folder: Path) -> Path:
