@@ -36,6 +36,7 @@ from services.fleet.figures import add_evaluations, evaluated_temperatures, eval
 from services.fleet.fleet import Fleet
 from services.fleet.heartbeat import REDIS_TIMEOUT_S
 from services.fleet.judges import served_judges
+from services.fleet.lineage import resumed
 from services.fleet.messages import Progress
 from services.fleet.model_folder import model_folder, model_name
 from services.fleet.preflight import check_inputs, check_places, check_reach, check_room
@@ -172,14 +173,10 @@ def _restore(session: Session) -> Progress:
     restored = session.fleet.restore(session.checkpoints)
     for complaint in restored.complaints:
         session.console.print(f"checkpoint passed over: {complaint}")
-    if restored.progress is None:
-        return Progress()
-    found = restored.progress
-    history = session.folder / "history.jsonl"
-    seen = max((json.loads(line)["version"] for line in history.read_text().splitlines()), default=0)
-    session.console.print(f"going on from the checkpoint of update {found.update}")
-    newest = max(found.version, seen) + 1  # the crashed start may have published one that no history tells of
-    return replace(found, version=newest, lineage=found.lineage + 1)
+    lines = [json.loads(line) for line in (session.folder / "history.jsonl").read_text().splitlines()]
+    if restored.progress is not None:
+        session.console.print(f"going on from the checkpoint of update {restored.progress.update}")
+    return resumed(restored.progress, [(line["version"], line["lineage"]) for line in lines])
 
 
 def _back_to_the_best(session: Session, progress: Progress) -> Progress:

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from rollout.types import WeightsVersion
 from services.data.wire import WireVersion
+from services.fleet.messages import Progress
+
+
+def resumed(found: Progress | None, told: Sequence[tuple[int, int]]) -> Progress:
+    """Where a new start begins: at the checkpoint that it found, if any, under a lineage and above every version that
+    an earlier start has used, or may have used. told: version and lineage of every update in the history.
+    """
+    if found is None and not told:
+        return Progress()
+    start = found or Progress()
+    versions, lineages = zip((start.version, start.lineage), *told, strict=True)
+    return replace(start, version=max(versions) + 1, lineage=max(lineages) + 1)  # one may be published and not told
 
 
 class Lineage:

@@ -38,7 +38,7 @@ from services.observe.workers import WorkerFigures
 
 Role = Literal["learner", "rollout", "reward"]
 ROLES: tuple[Role, ...] = ("learner", "rollout", "reward")
-LOOK_EVERY_S = 0.25
+LOOK_EVERY_S = 0.5
 SHOW_EVERY_S = 1.0
 STACKS_TIMEOUT_S = 3.0
 DRAINED = "drained"

@@ -2,7 +2,8 @@
 
 from rollout.types import WeightsVersion
 from services.data.wire import WireVersion
-from services.fleet.lineage import Lineage
+from services.fleet.lineage import Lineage, resumed
+from services.fleet.messages import Progress
 
 
 def version(number: int, update: int, digest: str) -> WeightsVersion:
@@ -40,3 +41,14 @@ def test_after_a_rollback_the_lost_updates_weights_are_outside() -> None:
     assert lineage.holds(drawn_by(1, 0, "d0"))
     assert not lineage.holds(drawn_by(3, 2, "d2"))
     assert lineage.digest(2) is None
+
+
+def test_no_start_uses_a_version_or_a_lineage_that_an_earlier_one_has_used() -> None:
+    assert resumed(None, []) == Progress()
+    checkpoint = Progress(update=3, version=4, lineage=1, consumed=((0, 6),), images_total=24)
+    after = resumed(checkpoint, [(2, 1), (3, 1), (4, 1)])
+    assert (after.update, after.version, after.lineage, after.consumed) == (3, 5, 2, ((0, 6),))
+    behind = resumed(checkpoint, [(4, 1), (6, 2), (7, 2)])  # one start wrote no checkpoint
+    assert (behind.version, behind.lineage) == (8, 3)
+    anew = resumed(None, [(2, 0), (3, 0)])  # the first start was killed before its first checkpoint
+    assert (anew.update, anew.version, anew.lineage, anew.consumed) == (0, 4, 1, ())
