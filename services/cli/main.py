@@ -50,15 +50,23 @@ def check(
             help="Plan on such nodes: '8x cpus=32 gpus=8 gpu_gib=80'; again for others. Default: this machine."
         ),
     ] = None,
+    latency: Annotated[
+        str | None,
+        typer.Option(
+            help="Seconds that were measured, 'sample=1.2 decode=0.4 score=0.3 update=20': the pace of the run."
+        ),
+    ] = None,
 ) -> None:
     """Check everything that can be known before a start; say what would run where and what memory it would take."""
-    from services.cli.plan import nodes_of, plan_lines
+    from services.cli.plan import given_pace, nodes_of, plan_lines
     from services.cli.run_file import load_run_file
     from services.fleet.preflight import check_inputs
     from services.fleet.surroundings import check_surroundings
 
     config = load_run_file(run_file, overrides or ())
-    for line in (*check_inputs(config), *check_surroundings(config), *plan_lines(config, nodes_of(node or ()))):
+    paced = given_pace(config, latency)
+    planned = plan_lines(config, nodes_of(node or ()))
+    for line in (*check_inputs(config), *check_surroundings(config), *planned, *paced):
         typer.echo(line)
 
 

@@ -13,6 +13,7 @@ from services.errors import ConfigError
 from services.fleet.memory import Part, memory_plan
 from services.fleet.model_folder import model_folder
 from services.fleet.placement import GIB, Node, Placed, Plan, bundles_of, parse_nodes, plan
+from services.fleet.throughput import pace_lines, parse_latencies
 
 
 def nodes_of(given: Sequence[str]) -> tuple[Node, ...]:
@@ -45,6 +46,14 @@ def _gpus_mib() -> list[int]:
     query = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
     return [int(line) for line in done.stdout.split()] if done.returncode == 0 else []
+
+
+def given_pace(config: RunConfig, latency: str | None) -> list[str]:
+    """The run's pace where latencies were given; there are no guesses. Raises ConfigError."""
+    try:
+        return [] if latency is None else list(pace_lines(config, parse_latencies(latency)))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def plan_lines(config: RunConfig, nodes: Sequence[Node]) -> Iterator[str]:
