@@ -74,7 +74,7 @@ scoring: $(VENV)/.ready ## What scoring costs beside the scorers
 
 .PHONY: chaos soak
 chaos: $(VENV)/.ready ## Every fault at its worst point, five seeds: hours on two cores. SEEDS=1 for one of them
-	TAFS_CHAOS_SEEDS=$(or $(SEEDS),5) $(BIN)/python -m pytest -s tests/chaos
+	TAFS_TEST_DEADLINE_S=1500 TAFS_CHAOS_SEEDS=$(or $(SEEDS),5) $(BIN)/python -m pytest -s tests/chaos
 
 soak: $(VENV)/.ready ## Random faults against one run. MINUTES=10 SEED=0
 	$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),0)
