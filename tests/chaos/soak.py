@@ -29,7 +29,7 @@ from services.data.queue import Queue, accounting_holds
 from services.data.server import connect
 from services.errors import TafsError
 from services.observe.history import read_history
-from tests.e2e.going import Going
+from tests.e2e.going import Going, recoveries
 
 DEAD_AFTER_S = 10.0
 OVERRIDES = (
@@ -78,6 +78,7 @@ class Nemesis:
         self.done: Counter[str] = Counter()
         self.caused: Counter[str] = Counter()  # deaths by slot
         self.seconds: defaultdict[str, list[float]] = defaultdict(list)  # from a deed to the next update
+        self.struck: dict[str, int] = {}  # slot: its incarnation that was killed
         self.checks = 0
         self.violations: list[str] = []
 
@@ -102,6 +103,7 @@ class Nemesis:
             self.going.process.kill()
             self.logs.append(self.going.end())
             self.going = Going(self.parent, "soak", *OVERRIDES)
+            self.struck.clear()
         elif whom == "server":
             self.to_server(verb)
         elif verb == "pause":
@@ -114,7 +116,7 @@ class Nemesis:
                     self.violations.append(f"{whom} was gone when it was to be paused")
                 time.sleep(wait_s)
         else:
-            self.going.strike(whom, signal.SIGKILL if verb == "kill" else signal.SIGSTOP)
+            self.struck[whom] = self.going.strike(whom, signal.SIGKILL if verb == "kill" else signal.SIGSTOP)
             self.caused[whom] += 1
 
     def to_server(self, verb: str) -> None:
@@ -140,8 +142,7 @@ class Nemesis:
             now = self.going.update()
             if first is None and now != update:
                 first = time.monotonic() - began
-            workers = [self.going.worker(slot) for slot in ("rollout-0", "rollout-1", "reward-0", "learner-0")]
-            if now >= update + 2 and all(worker and worker.state == "healthy" for worker in workers):
+            if now >= update + 2 and all(map(self.works, ("rollout-0", "rollout-1", "reward-0", "learner-0"))):
                 self.seconds[deed].append(first or 0.0)
                 return
             if time.monotonic() - began > WHOLE_S:
@@ -149,6 +150,11 @@ class Nemesis:
                 return
             self.look_at_account()
             time.sleep(0.25)
+
+    def works(self, slot: str) -> bool:
+        """Whether it is healthy, and not the process that was killed and whose death is not yet known."""
+        worker = self.going.worker(slot)
+        return worker is not None and worker.state == "healthy" and worker.incarnation > self.struck.get(slot, -1)
 
     def look_at_account(self) -> None:
         """One moment of the queue; where there is one."""
@@ -168,6 +174,8 @@ class Nemesis:
         self.logs.append(self.going.end())
         if self.going.process.returncode != 143:
             self.violations.append(f"the drained run ended with {self.going.process.returncode}")
+        for role, seconds in recoveries("\n".join(self.logs)):
+            self.seconds[f"{role} back"].append(seconds)
         died = Counter(re.findall(r"^(\S+) died: ", "\n".join(self.logs), flags=re.MULTILINE))
         if died != self.caused:
             self.violations.append(f"deaths {dict(died)}, caused {dict(self.caused)}")
@@ -186,14 +194,10 @@ class Nemesis:
         print(f"{len(records)} updates, {len(consumed)} groups, account looked at {self.checks} times")
 
     def tell(self) -> None:
-        """The figures."""
-        for deed in DEEDS:
-            seconds = self.seconds.get(deed, [])
-            if seconds:
-                half, most = statistics.median(seconds), max(seconds)
-                print(
-                    f"{deed:16} {len(seconds):3} times, next update after {half:5.1f} s (median), {most:5.1f} s (most)"
-                )
+        """Seconds to the next update after each deed, and of workers until they worked again."""
+        for deed, seconds in self.seconds.items():
+            half, most = statistics.median(seconds), max(seconds)
+            print(f"{deed:16} {len(seconds):3} times, {half:5.1f} s (median), {most:5.1f} s (most)")
         print(f"{sum(self.done.values())} deeds, {len(self.violations)} violations")
         for violation in self.violations:
             print(f"VIOLATED: {violation}")
