@@ -8,7 +8,7 @@ RUN := deploy/configs/quickstart.yaml
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: help setup quickstart test unit check bench bench-data ablation vllm run-files gpu memory scoring observe dashboards clean
+.PHONY: help setup quickstart test unit check bench bench-data ablation vllm run-files cluster gpu memory scoring observe dashboards clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,9 @@ $(VLLM)/.ready: deploy/vllm_cpu/requirements.txt deploy/vllm_cpu/sitecustomize.p
 
 run-files: $(VENV)/.ready ## Two updates of every run file on a tiny model, each through a fleet of its own
 	$(BIN)/python -m pytest -m slow tests/deploy/test_run_files.py
+
+cluster: $(VENV)/.ready ## Real Ray clusters of several nodes: two runs side by side, a kill, a lost node. Needs root
+	$(BIN)/python -m pytest -m slow tests/e2e/test_submit.py
 
 gpu: $(VENV)/.ready ## The tests that need a CUDA device: make gpu EXTRA=cuda
 	$(BIN)/python -m pytest -m gpu tests/gpu

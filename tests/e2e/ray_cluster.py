@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine, with the job server and a token.
+"""A Ray cluster of several nodes on this machine, with the job server and a token.
 
 For scenarios that tests start in namespaces (`NAMESPACE`): network and processes are their own, and whatever was
 started ends with them.
@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,18 +37,20 @@ def namespaces() -> bool:
 
 
 class RayCluster:
-    """What is started in it ends with the namespace."""
+    """Nodes that are started one by one; they end with the namespace."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
+        """environment: what the nodes know, and so every run on them."""
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         self.folder = folder
         self.runs = folder / "runs"
         self.token, self.wrong = folder / "token", folder / "wrong"
+        self._nodes = 0
         self.token.write_text("a" * 64)
         self.wrong.write_text("b" * 64)
         quiet = {"RAY_DISABLE_IMPORT_WARNING": "1", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
         os.environ |= {"HOME": str(folder), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token)}
-        os.environ |= quiet
+        os.environ |= quiet | environment
 
     def start_head(self, cpus: int) -> None:
         self.ray(
@@ -55,9 +58,23 @@ class RayCluster:
             *("--dashboard-host=127.0.0.1", "--include-dashboard=true", f"--temp-dir={self.folder / 'r'}"),
         )
 
-    def ray(self, *arguments: str) -> str:
+    def add_node(self, cpus: int) -> None:
+        """One more raylet. All have one address, so that its agent needs a port of its own; and one session folder, in
+        which each has to unpack what jobs upload for itself.
+        """
+        self._nodes += 1
+        own = self.folder / f"unpacked-{self._nodes}"
+        own.mkdir()
+        shared = (self.folder / "r" / "session_latest").resolve() / "runtime_resources"
+        self.ray(
+            *("start", "--address=127.0.0.1:6379", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}"),
+            f"--dashboard-agent-listen-port={52365 + self._nodes}",
+            before=("unshare", "-m", "sh", "-c", f'mount --bind {own} {shared}; exec "$@"', "sh"),
+        )
+
+    def ray(self, *arguments: str, before: Sequence[str] = ()) -> str:
         """Ray's command line; what it starts stays, so that its output goes to a file: a pipe would never end."""
-        command = [sys.executable, "-m", "ray.scripts.scripts", *arguments]
+        command = [*before, sys.executable, "-m", "ray.scripts.scripts", *arguments]
         with (self.folder / "ray.log").open("w+") as log:
             done = subprocess.run(command, stdout=log, stderr=log, timeout=180, check=False, cwd=ROOT)
             log.seek(0)
@@ -97,3 +114,12 @@ def submission(done: subprocess.CompletedProcess) -> str:
     """The job's name, from what `tafs submit` prints last without waiting."""
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip().rsplit(" ", maxsplit=1)[-1]
+
+
+def raylet_of(pid: int) -> int:
+    """The process of the node that a worker's process belongs to."""
+    while "raylet/raylet" not in Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]:
+        status = Path(f"/proc/{pid}/status").read_text()
+        pid = int(status.partition("PPid:")[2].split()[0])
+        assert pid > 1, "expected a worker of a raylet"
+    return pid

@@ -45,3 +45,19 @@ def test_a_submitted_run_needs_the_token_drains_when_stopped_and_goes_on_when_su
     assert seen["drained"] == [0, f"stopping job {seen['first']}\n"]
     assert seen["checkpoints"][-1] == f"update_{seen['stopped_at']:06d}", "the drain must end in a checkpoint"
     assert f"going on from the checkpoint of update {seen['stopped_at']}" in seen["resumed_log"]
+
+
+@pytest.mark.slow
+def test_runs_share_a_cluster_and_a_server_and_survive_a_kill_and_a_lost_node() -> None:
+    seen = scenario("cluster_scenario.py")
+    code, text = seen["bad"]
+    assert code == 64, "a bad configuration's code must come through, or it would be tried again"
+    assert "learning.updates" in text
+    assert seen["side_by_side"] == {"one": 0, "two": 0}
+    assert 2 <= seen["killed_at"] < 8
+    code, text = seen["resumed"]
+    assert code == 0, text
+    assert len(set(seen["digests"].values())) == 1, "beside another run, or killed and resumed: equal weights"
+    code, text = seen["whole"]
+    assert code == 0, f"{seen['lost']}: {text}"
+    assert seen["secret_in_files"] == []
