@@ -47,6 +47,10 @@ bench: $(VENV)/.ready ## Time every phase against its floor
 bench-data: $(VENV)/.ready ## Time the queue and the publication of weights against bare commands
 	$(BIN)/python -m pytest -q -s tests/benchmarks
 
+.PHONY: bench-metrics
+bench-metrics: $(VENV)/.ready ## What being watched costs
+	$(BIN)/python -m pytest -q -s tests/benchmarks/test_metrics_cost.py
+
 ablation: $(VENV)/.ready ## The study of the method's parts, hours; goes on where it stopped. ARGS="--arms ... --seeds ..."
 	$(BIN)/python -m tests.ablation.study $(ARGS)
 
@@ -84,6 +88,10 @@ soak: $(VENV)/.ready ## Random faults against one run. MINUTES=10 SEED=0
 
 observe: ## Prometheus and Alertmanager beside the runs of this folder
 	deploy/observability/observe.sh
+
+.PHONY: quiet
+quiet: $(VENV)/.ready ## A healthy run and one that recovers from a kill call nobody: MINUTES=10 of health, then four
+	TAFS_QUIET_MINUTES=$(or $(MINUTES),10) $(BIN)/python -m pytest -q -s -m slow tests/e2e/test_quiet_run.py
 
 .PHONY: schema
 schema: $(VENV)/.ready tests/deploy/grafana_schema/node_modules ## The dashboards against Grafana's own types; needs Node.js

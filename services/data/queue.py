@@ -62,6 +62,7 @@ from services.data.ledger import (
     StageStatistics,
     accounting_holds,
 )
+from services.data.memory import ServerMemory, read_memory
 from services.data.scripted import KEYS, Scripts
 from services.data.server import reaching_server, without_retry
 from services.data.wire import TICKET_SCHEMA
@@ -292,6 +293,10 @@ class Queue:
             payload_bytes=ledger["payload_bytes"],
             duplicates=ledger["duplicates"],
         )
+
+    def memory(self) -> ServerMemory | None:
+        """How full the server is; None where the user has no right to ask."""
+        return read_memory(self._redis)
 
     def close(self) -> None:
         """Close the connections that claims were made on; the client that the queue was given stays open."""

@@ -240,6 +240,7 @@ def queue_figures(queue: Queue) -> QueueFigures | None:
         now = queue.statistics()
     except QueueError:
         return None
+    memory = queue.memory()
     return QueueFigures(
         stages={
             name: StageFigures(
@@ -256,6 +257,8 @@ def queue_figures(queue: Queue) -> QueueFigures | None:
         dead=now.dead,
         duplicates=now.duplicates,
         in_flight=now.in_flight,
+        memory_used_bytes=None if memory is None else memory.used_bytes,
+        memory_limit_bytes=0 if memory is None else memory.limit_bytes,
     )
 
 

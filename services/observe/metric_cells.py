@@ -38,6 +38,8 @@ class QueueFigures:
     dead: int
     duplicates: int
     in_flight: int
+    memory_used_bytes: int | None = None  # of the server; None: it does not tell
+    memory_limit_bytes: int = 0  # 0: it has none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,10 @@ def queue_cells(figures: QueueFigures, reasons: Sequence[str]) -> Cells:
     stages = figures.stages.items()
     others = sum(count for reason, count in figures.evictions.items() if reason not in reasons)
     evicted = [((reason,), figures.evictions.get(reason, 0)) for reason in reasons]
+    used, limit = figures.memory_used_bytes, figures.memory_limit_bytes
     return {
+        table.REDIS_MEMORY: [] if used is None else [((), used)],
+        table.REDIS_MEMORY_LIMIT: [] if used is None else [((), limit)],
         table.QUEUE_ENTRIES: [
             cell
             for stage, entry in stages

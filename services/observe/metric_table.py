@@ -49,6 +49,8 @@ REDIS_UP = _gauge("redis_up", "1 if the Redis server answered at this scrape, 0 
 REDIS_SECONDS = _gauge(
     "redis_command_duration_seconds", "Seconds that the Redis server took to tell the queue's figures at this scrape."
 )
+REDIS_MEMORY = _gauge("redis_memory_used_bytes", "Memory that the Redis server uses, for whomever.")
+REDIS_MEMORY_LIMIT = _gauge("redis_memory_limit_bytes", "Memory that the Redis server may use; 0: it has no limit.")
 QUEUE_ENTRIES = _gauge(
     "queue_entries",
     "Groups waiting for a stage: ready (nobody has taken them) or pending (taken, not acknowledged).",
@@ -176,6 +178,8 @@ DIGEST_CONFLICTS = _gauge(
 )
 
 QUEUE_METRICS = (
+    REDIS_MEMORY,
+    REDIS_MEMORY_LIMIT,
     QUEUE_ENTRIES,
     QUEUE_OLDEST_AGE,
     GROUPS_IN_FLIGHT,

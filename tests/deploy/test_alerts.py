@@ -1,5 +1,6 @@
 """Every alert fires for its fault, stays silent where nothing is wrong, and has a place in the runbook."""
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import yaml
 
 from services.observe.metric_table import METRICS
 
-from .faults import FAULTS, HARMLESS, HEALTHY, Fault
+from .faults import FAULTS, HARMLESS, HEALTHY, LAST, MENDED, Fault
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy/observability"
 RULES = {
@@ -70,14 +71,20 @@ def test_every_alert_is_the_root_of_a_fault() -> None:
     assert {fault.root for fault in FAULTS.values()} == set(ALERTS)
 
 
+def table(heading: str) -> list[list[str]]:
+    """The rows of the runbook's table whose first column has that heading."""
+    lines = RUNBOOK.split(f"| {heading} |", 1)[1].splitlines()[2:]
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in rows]
+
+
 def test_the_runbooks_table_is_the_table_of_the_faults() -> None:
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in RUNBOOK.splitlines()
-        if line.startswith("|") and not line.startswith("|--")
-    ][1:]
-    written = {what: (root, frozenset(also.split(", ")) - {""}) for what, root, also, _ in rows}
+    written = {what: (root, frozenset(also.split(", ")) - {""}) for what, root, also, _ in table("What happens")}
     assert written == {what: (fault.root, fault.consequences) for what, fault in FAULTS.items()}
+
+
+def test_the_runbook_tells_which_faults_a_run_mends_without_a_call() -> None:
+    assert [what for what, *_ in table("What mends itself")] == list(MENDED)
 
 
 @pytest.mark.parametrize("what", [what for what, fault in FAULTS.items() if fault.consequences])
@@ -126,16 +133,22 @@ def test_a_fault_raises_its_alerts_and_no_other(what: str, tmp_path: Path) -> No
 def promtool_test(fault: Fault) -> dict:
     """promtool's unit test of a fault: exactly which alerts fire at that minute."""
     firing = fault.consequences | ({fault.root} if fault.root else set())
-    query = {
+    fires = {
         "expr": 'count by (alertname, run) (ALERTS{alertstate="firing"})',
         "eval_time": f"{fault.at}m",
         "exp_samples": [{"labels": f'{{alertname="{name}", run="r"}}', "value": 1} for name in sorted(firing)],
     }
+    fired = {
+        "expr": f'count by (alertname) (max_over_time(ALERTS{{alertstate="firing"}}[{LAST}m]))',
+        "eval_time": f"{LAST}m",
+        "exp_samples": [],
+    }
+    queries = [fires] if fault.root or fault.glimpse else [fires, fired]
     series = [{"series": of_run(name), "values": values} for name, values in (HEALTHY | fault.series).items()]
     return {
         "rule_files": [str(file) for file in sorted((FOLDER / "rules").glob("*.yml"))],
         "evaluation_interval": "30s",
-        "tests": [{"interval": "1m", "input_series": series, "promql_expr_test": [query]}],
+        "tests": [{"interval": "1m", "input_series": series, "promql_expr_test": queries}],
     }
 
 

@@ -93,5 +93,19 @@ OVERVIEW: Rows = {
             alerts=("RedisDown", "ExporterAbsent"),
             lowest=0,
         ),
+        Chart(
+            title="Server memory",
+            description="What the Redis server uses, and may use. At its limit it takes no new work until updates make "
+            "room. Empty: it does not tell.",
+            queries=[
+                Query(expr='tafs_redis_memory_used_bytes{run="$run"}', legend="used"),
+                Query(expr='tafs_redis_memory_limit_bytes{run="$run"}', legend="limit"),
+            ],
+            unit="bytes",
+            alerts=("RedisFull",),
+            lowest=0,
+            width=24,
+            height=6,
+        ),
     ),
 }

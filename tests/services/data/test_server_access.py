@@ -15,7 +15,7 @@ from services.errors import QueueError, ServerUnavailable
 
 from .small_fleet import SmallFleet
 
-RIGHTS = ("~{run}:*", "+@all", "-@admin", "-@dangerous")
+RIGHTS = ("~{run}:*", "+@all", "-@admin", "-@dangerous", "+info")
 """As docs/server.md tells to give them."""
 
 
@@ -33,6 +33,9 @@ def test_a_run_needs_only_its_own_keys_and_no_dangerous_command(server, redis) -
         Queue(limited, "another").begin(Ledger(groups_per_update=1, max_staleness=0, total_groups=1))
     with pytest.raises(NoPermissionError):
         limited.flushall()
+    assert fleet.queue.memory().used_bytes > 0
+    redis.execute_command("ACL", "SETUSER", "tafs", "-info")
+    assert fleet.queue.memory() is None
     fleet.close()
     limited.close()
     redis.execute_command("ACL", "DELUSER", "tafs")

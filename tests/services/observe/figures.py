@@ -24,6 +24,8 @@ QUEUE = QueueFigures(
     dead=1,
     duplicates=0,
     in_flight=5,
+    memory_used_bytes=1_000_000_000,
+    memory_limit_bytes=4_000_000_000,
 )
 LOOK = Look(
     update=2, trained={"ocr": [0.25, 0.75]}, panel={"reader": [1.0, 0.0, 0.0, 1.0]}, statistics={"diversity": 0.3}

@@ -2,33 +2,35 @@
 
 import json
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from services.observe.metric_table import METRICS
+from tests.deploy.faults import FAULTS
 
-from .figures import QUEUE
+from .strikes import STRIKES
 from .watchers import (
+    ALERTMANAGER,
     FOLDER,
+    PROMETHEUS,
     RUN,
     Prometheus,
     Receiver,
     Run,
     complaints,
     free_port,
-    processes,
+    programs,
     scrape,
     wait_for,
     write_configuration,
 )
 
-PROMETHEUS = shutil.which("prometheus")
-ALERTMANAGER = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
+HEALTHY = "nothing"
+
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(
@@ -58,21 +60,7 @@ def watched(tmp_path: Path, make_history) -> Iterator[Watched]:
     write_configuration(tmp_path, tmp_path / "runs", alerts, receiver.url)
     prometheus = Prometheus(metrics)
     try:
-        with processes(
-            (
-                ALERTMANAGER,
-                f"--config.file={tmp_path}/alertmanager.yml",
-                f"--storage.path={tmp_path}/alertmanager",
-                f"--web.listen-address=127.0.0.1:{alerts}",
-                "--cluster.listen-address=",
-            ),
-            (
-                PROMETHEUS,
-                f"--config.file={tmp_path}/prometheus.yml",
-                f"--storage.tsdb.path={tmp_path}/prometheus",
-                f"--web.listen-address=127.0.0.1:{metrics}",
-            ),
-        ):
+        with programs(tmp_path, alerts, metrics):
             wait_for(prometheus.ready)
             wait_for(lambda: prometheus.query("sum(count_over_time(tafs_updates_total[1m]))") >= [6.0])
             yield Watched(run, prometheus, receiver)
@@ -106,47 +94,50 @@ def test_every_panel_and_every_rule_finds_data_and_a_healthy_run_alerts_nobody(w
     assert watched.receiver.alerts == []
 
 
-def test_promtool_has_nothing_to_say_against_a_scrape(watched: Watched) -> None:
-    scraped = scrape(watched.run.endpoint.address)
+def test_promtool_has_nothing_to_say_against_a_scrape(tmp_path: Path, make_history) -> None:
+    run = Run(tmp_path / "runs", make_history(1))
+    try:
+        wait_for(lambda: b"tafs_loss{" in scrape(run.endpoint.address))
+        scraped = scrape(run.endpoint.address)
+    finally:
+        run.die()
     assert scraped.count(b"# HELP") == len(METRICS)
     assert complaints(scraped) == ""
     assert "no help text" in complaints(b"# TYPE tafs_odd gauge\ntafs_odd 1\n")
 
 
-def die(run: Run) -> None:
-    run.die()
+def test_of_every_fault_the_team_hears_the_root_alert_alone(tmp_path: Path, make_history) -> None:
+    receiver, alerts, metrics = Receiver(), free_port(), free_port()
+    write_configuration(tmp_path, tmp_path / "runs", alerts, receiver.url)
+    prometheus = Prometheus(metrics)
+    names = {what: f"run-{number}" for number, what in enumerate((*STRIKES, HEALTHY))}
+    roots = {names[what]: {FAULTS[what].root} for what in STRIKES}
+    records = make_history(2000)
+    runs = {what: Run(tmp_path / "runs", records, name) for what, name in names.items()}
+    try:
+        with programs(tmp_path, alerts, metrics):
+            wait_for(prometheus.ready)
+            known = "count(count_over_time(tafs_updates_total[1m]) >= 4)"
+            wait_for(lambda: prometheus.query(known) == [float(len(runs))])
+            assert prometheus.firing() == set()
+            for what, strike in STRIKES.items():
+                strike(runs[what])
+            expected = {(names[what], alert) for what in STRIKES for alert in fires(what)}
+            wait_for(lambda: expected <= prometheus.firing(), missing=lambda: expected - prometheus.firing())
+            wait_for(lambda: roots.keys() <= receiver.names().keys())
+            time.sleep(4)  # another group_interval: what is not held back would come now
+            assert prometheus.firing() == expected
+    finally:
+        for run in runs.values():
+            run.die()
+        receiver.close()
+    assert receiver.names() == roots
+    for alert in receiver.alerts:
+        told = json.dumps(alert["annotations"])
+        assert alert["labels"]["run"] in told
+        assert "error" not in told
 
 
-def lose_redis(run: Run) -> None:
-    run.redis_lives = False
-
-
-def fail_to_score(run: Run) -> None:
-    groups = replace(QUEUE.stages["groups"], failures=60)
-    run.queue = replace(QUEUE, stages={**QUEUE.stages, "groups": groups}, dead=20)
-
-
-@pytest.mark.parametrize(
-    ("strike", "root", "held_back"),
-    [
-        (die, "ExporterAbsent", set()),
-        (lose_redis, "RedisDown", set()),
-        (fail_to_score, "RewardFailing", {"DeadLettersGrowing"}),
-    ],
-)
-def test_a_fault_reaches_the_team_as_its_root_alert_alone(
-    watched: Watched, strike: Callable[[Run], None], root: str, held_back: set[str]
-) -> None:
-    strike(watched.run)
-    wait_for(lambda: root in watched.receiver.names())
-    wait_for(lambda: held_back <= firing(watched.prometheus))
-    time.sleep(4)  # another group_interval: what is not held back would come now
-    assert watched.receiver.names() == {root}
-    (alert,) = {json.dumps(alert["annotations"], sort_keys=True) for alert in watched.receiver.alerts}
-    assert RUN in alert
-    assert "error" not in alert
-    assert all(alert["labels"]["run"] == RUN for alert in watched.receiver.alerts)
-
-
-def firing(prometheus: Prometheus) -> set[str]:
-    return {rule["name"] for rule in prometheus.rules() if rule.get("state") == "firing"}
+def fires(what: str) -> set[str]:
+    """The fault's alerts, those that are held back among them."""
+    return {str(FAULTS[what].root), *FAULTS[what].consequences}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -9,7 +10,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from services.observe.workers import WorkerFigures
 from .figures import FACTS, LOOK, QUEUE, VERDICT, WORKERS
 
 FOLDER = Path(__file__).resolve().parents[3] / "deploy/observability"
+PROMETHEUS = shutil.which("prometheus")
+ALERTMANAGER = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
 RUN = "numbers"
 HASTE = 20
 """Alerts wait for so many times less than they should."""
@@ -32,17 +35,20 @@ UPDATE_S = 0.25
 
 
 class Run:
-    """A run's exporter, fed with an update every quarter of a second; its queue can be broken."""
+    """A run's exporter, fed with an update every quarter of a second; all that it tells can be changed."""
 
-    def __init__(self, runs: Path, records: Sequence[UpdateRecord]) -> None:
+    def __init__(self, runs: Path, records: Sequence[UpdateRecord], name: str = RUN) -> None:
         self.queue = QUEUE
         self.redis_lives = True
+        self.saved: Saved | None = None  # None: a moment ago
+        self.change_record: Callable[[UpdateRecord], UpdateRecord] = lambda record: record
+        self.change_worker: Callable[[WorkerFigures], WorkerFigures] = lambda worker: worker
         self._records = records
-        self.metrics = RunMetrics(RUN, FACTS, self._read)
+        self.metrics = RunMetrics(name, FACTS, self._read)
         self.metrics.enter("training")
         self.metrics.look(LOOK, VERDICT)
         self.endpoint = serve(self.metrics)
-        announce(runs, RUN, self.endpoint.address)
+        announce(runs, name, self.endpoint.address)
         self._ended = threading.Event()
         self._feeder = threading.Thread(target=self._feed)
         self._feeder.start()
@@ -54,14 +60,16 @@ class Run:
 
     def _feed(self) -> None:
         for record in self._records:
-            self.metrics.observe(msgspec.structs.replace(record, unix_time=time.time()))
-            self.metrics.see([grown(worker, record.update) for worker in WORKERS])
-            self.metrics.save(Saved(unix_time=time.time(), seconds=0.1))
+            self.metrics.observe(self.change_record(msgspec.structs.replace(record, unix_time=time.time())))
+            self.metrics.see([self.change_worker(grown(worker, record.update)) for worker in WORKERS])
+            self.metrics.save(self.saved or Saved(unix_time=time.time(), seconds=0.1))
             if self._ended.wait(UPDATE_S):
                 return
 
     def die(self) -> None:
-        """End without taking the target file along."""
+        """End without taking the target file along; again is fine."""
+        if self._ended.is_set():
+            return
         self._ended.set()
         self._feeder.join()
         self.endpoint.close()
@@ -104,8 +112,12 @@ class Receiver:
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
 
-    def names(self) -> set[str]:
-        return {alert["labels"]["alertname"] for alert in self.alerts}
+    def names(self) -> dict[str, set[str]]:
+        """The alerts that came, by run."""
+        found: dict[str, set[str]] = {}
+        for alert in list(self.alerts):
+            found.setdefault(alert["labels"]["run"], set()).add(alert["labels"]["alertname"])
+        return found
 
     def close(self) -> None:
         self._server.shutdown()
@@ -135,6 +147,17 @@ class Prometheus:
         groups = json.loads(self._get("/api/v1/rules"))["data"]["groups"]
         return [rule for group in groups for rule in group["rules"]]
 
+    def firing(self) -> set[tuple[str, str]]:
+        """The (run, alert) that fire now, held back or not."""
+        alerts = json.loads(self._get("/api/v1/alerts"))["data"]["alerts"]
+        return {(a["labels"]["run"], a["labels"]["alertname"]) for a in alerts if a["state"] == "firing"}
+
+    def fired(self, state: str = "firing", within: str = "1h") -> set[str]:
+        """The alerts that were in that state at any time."""
+        query = urllib.parse.urlencode({"query": f'max_over_time(ALERTS{{alertstate="{state}"}}[{within}])'})
+        found = json.loads(self._get(f"/api/v1/query?{query}"))["data"]["result"]
+        return {series["metric"]["alertname"] for series in found}
+
     def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(self._url + path, timeout=5) as answer:
             return answer.read()
@@ -159,16 +182,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def hasty(duration: str) -> str:
+def shorter(duration: str) -> str:
     """A shorter duration, in milliseconds."""
     number, unit = re.fullmatch(r"(\d+)(s|m|h)", duration).groups()
     return f"{int(number) * {'s': 1000, 'm': 60_000, 'h': 3_600_000}[unit] // HASTE}ms"
 
 
-def write_configuration(folder: Path, runs: Path, alertmanager: int, receiver: str) -> None:
-    """The shipped configuration, only hasty, with its own ports and the receiver."""
+def write_configuration(folder: Path, runs: Path, alertmanager: int, receiver: str, *, hasty: bool = True) -> None:
+    """The shipped configuration with its own ports and the receiver; hasty: everything waits less than it should."""
     prometheus = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
-    prometheus["global"] = {"scrape_interval": "500ms", "scrape_timeout": "400ms", "evaluation_interval": "500ms"}
+    if hasty:
+        prometheus["global"] = {"scrape_interval": "1s", "scrape_timeout": "900ms", "evaluation_interval": "1s"}
     prometheus["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{alertmanager}"]
     (job,) = prometheus["scrape_configs"]
     assert job["file_sd_configs"][0]["files"] == ["../../runs/.targets/*.json"]
@@ -178,10 +202,11 @@ def write_configuration(folder: Path, runs: Path, alertmanager: int, receiver: s
     for file in (FOLDER / "rules").glob("*.yml"):
         rules = yaml.safe_load(file.read_text())
         for rule in (rule for group in rules["groups"] for rule in group["rules"] if "for" in rule):
-            rule["for"] = hasty(rule["for"])
+            rule["for"] = shorter(rule["for"]) if hasty else rule["for"]
         (folder / "rules" / file.name).write_text(yaml.safe_dump(rules))
     manager = yaml.safe_load((FOLDER / "alertmanager.yml").read_text())
-    manager["route"] |= {"group_wait": "3s", "group_interval": "3s"}
+    if hasty:
+        manager["route"] |= {"group_wait": "3s", "group_interval": "3s"}
     manager["receivers"][0]["webhook_configs"] = [{"url": receiver, "send_resolved": False}]
     (folder / "alertmanager.yml").write_text(yaml.safe_dump(manager))
 
@@ -198,8 +223,29 @@ def processes(*commands: Sequence[str | Path]) -> Iterator[None]:
             process.wait()
 
 
-def wait_for(what: Callable[[], bool], timeout_s: float = 30.0) -> None:
+def programs(folder: Path, alertmanager: int, prometheus: int) -> AbstractContextManager[None]:
+    """Prometheus and Alertmanager on those ports, with the configuration in the folder, for the time of the context."""
+    return processes(
+        (
+            ALERTMANAGER,
+            f"--config.file={folder}/alertmanager.yml",
+            f"--storage.path={folder}/alertmanager",
+            f"--web.listen-address=127.0.0.1:{alertmanager}",
+            "--cluster.listen-address=",
+        ),
+        (
+            PROMETHEUS,
+            f"--config.file={folder}/prometheus.yml",
+            f"--storage.tsdb.path={folder}/prometheus",
+            f"--web.listen-address=127.0.0.1:{prometheus}",
+        ),
+    )
+
+
+def wait_for(
+    what: Callable[[], bool], timeout_s: float = 120.0, missing: Callable[[], object] = lambda: "what was waited for"
+) -> None:
     deadline = time.monotonic() + timeout_s
     while not what():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, f"waited in vain for {missing()}"
         time.sleep(0.2)
