@@ -90,6 +90,19 @@ def load_latest(parent: Path) -> tuple[Checkpoint, list[str]] | None:
     return None
 
 
+def load_checkpoint(parent: Path, update: int) -> Checkpoint:
+    """An update's checkpoint. ValueError where there is none, or it is broken."""
+    folder = parent / checkpoint_name(update)
+    if problem := _problem(folder):
+        raise ValueError(problem)
+    return _load(folder)
+
+
+def saved_updates(parent: Path) -> list[int]:
+    """The updates that have a checkpoint, sound or not, rising."""
+    return [int(folder.name.removeprefix("update_")) for folder in _complete(parent)]
+
+
 def _load(folder: Path) -> Checkpoint:
     tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
     return Checkpoint(tensors, json.loads((folder / STATE).read_text()))

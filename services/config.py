@@ -123,6 +123,15 @@ class ScalingConfig(Block):
         return self
 
 
+class RecordConfig(Block):
+    """What the learner consumes, kept in the run folder for `tafs replay`; docs/operations.md."""
+
+    updates: Positive = 50
+    """The newest so many updates are kept; with as many as the run has, a replay can begin at its start."""
+    max_gib: Rate = 8.0
+    """Their files' GiB at most; the newest update stays whatever its size."""
+
+
 class FleetConfig(Block):
     """Where and how the run is executed."""
 
@@ -155,6 +164,8 @@ class FleetConfig(Block):
     max_payload_bytes: Positive | None = None
     """Bytes of payloads in flight at most; new groups wait for room, and one update's groups must fit. null = no
     bound."""
+    record: RecordConfig | None = None
+    """What the learner consumes, kept for `tafs replay`; null = nothing is."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Prometheus endpoint of the run; 0 = any free port."""
     metrics_host: str = "127.0.0.1"

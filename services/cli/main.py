@@ -236,6 +236,23 @@ def trace(
 
 
 @app.command()
+def replay(
+    run_folder: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/quickstart.", show_default=False)],
+    *,
+    from_update: Annotated[
+        int | None, typer.Option(min=1, help="First update to do again. Default: the earliest that has a start.")
+    ] = None,
+    to_update: Annotated[int | None, typer.Option(min=1, help="Last one. Default: the last recorded.")] = None,
+) -> None:
+    """Do a run's updates again from its recordings (fleet.record), with the learner alone; is the end the same?"""
+    from rich.console import Console
+
+    from services.cli.replay import replay_run
+
+    raise typer.Exit(replay_run(run_folder, from_update, to_update, Console()))
+
+
+@app.command()
 def report(
     run_folders: Annotated[
         list[Path], typer.Argument(help="Run folders, e.g. runs/quickstart; several are compared.", show_default=False)

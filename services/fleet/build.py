@@ -26,7 +26,7 @@ from rollout.policy import Policy
 from rollout.prompt_cache import MEMORY_LIMIT, OnceEncodingPolicy, PromptCache, PromptFiles, encoders_digest
 from rollout.prompts import load_prompts
 from rollout.seeding import named_seed
-from rollout.trained import train_everything
+from rollout.trained import digest_tensors, train_everything
 from rollout.types import Behaviour
 from services.config import RunConfig
 from services.fleet.model_folder import model_folder
@@ -113,6 +113,11 @@ def _texts(config: RunConfig) -> list[str]:
 def build_learner(config: RunConfig, policy: Policy, ranks: Ranks) -> Learner:
     """The learner of one rank."""
     return Learner(policy, learner_spec(config), ranks)
+
+
+def digests(learner: Learner) -> dict[str, str]:
+    """Of everything that changes from update to update, by kind: trained, average, optimizer."""
+    return {kind: digest_tensors(tensors) for kind, tensors in learner.tensors().items()}
 
 
 def learner_spec(config: RunConfig) -> LearnerSpec:

@@ -277,6 +277,8 @@ class Controller:
                 self._patiently(partial(self._queue.evict, scored.claimed, scored.claimed.ordinal, reason))
             return progress
         ended = time.time()
+        for complaint in result.complaints:
+            self._note(complaint)
         self._lineage.add(result.version)
         now = Progress(
             update=progress.update + 1,

@@ -7,25 +7,22 @@ adapter to the run folder.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import torch
 
 from learner.checkpoint import Checkpoint, load_latest, save_checkpoint
 from learner.ranks import Alone, Ranks, TorchRanks
-from rollout.seeding import named_seed
 from rollout.trained import digest_tensors
-from rollout.types import RolloutGroup, ScoredGroup, StepRewards, WeightsVersion
+from rollout.types import ScoredGroup, WeightsVersion
 from services.config import RunConfig
-from services.data.codec import decode_trajectory
 from services.data.wire import ScoredEntry, decode
 from services.errors import RunMissing, ServerUnavailable
-from services.fleet.build import build_learner, build_policy, use_threads
+from services.fleet.build import build_learner, build_policy, digests, use_threads
 from services.fleet.evaluation import draw_strips, evaluate
 from services.fleet.failpoints import failpoint
 from services.fleet.messages import (
@@ -42,6 +39,10 @@ from services.fleet.messages import (
     UpdateResult,
 )
 from services.fleet.panel import Panel
+from services.fleet.placement import GIB
+from services.fleet.recording import Recording, Recordings
+from services.fleet.run_folder import config_digest
+from services.fleet.scored import scored_group
 from services.fleet.stores import open_stores, start_heart
 
 
@@ -61,6 +62,10 @@ class LearnerWorker:
             self._ranks = TorchRanks(place.init_method, place.rank, place.size, backend, place.timeout_s)
         self._learner = build_learner(config, self._policy, self._ranks)
         self._panel: Panel | None = None
+        record = config.fleet.record if place.rank == 0 else None
+        self._recordings = None
+        if record is not None:
+            self._recordings = Recordings(config.folder, record.updates, record.max_gib * GIB)
         self._pulse.enter("idle")
 
     def restore(self, folder: Path) -> Restored:
@@ -106,7 +111,7 @@ class LearnerWorker:
     def _update(self, order: UpdateOrder) -> UpdateResult:
         failpoint("learner.ordered")
         started = time.perf_counter()
-        groups = [self._group(decode(entry, ScoredEntry)) for entry in order.entries]
+        groups, complaints = self._load(order)
         loaded, cpu = time.perf_counter(), time.process_time()
         checked = self._check_one(groups) if order.check_one else None
         report = self._learner.update(groups, guard=order.fresh)
@@ -129,30 +134,46 @@ class LearnerWorker:
             unpublished=unpublished,
             phase_seconds=phases,
             call_seconds=cpu,
+            complaints=complaints,
         )
+
+    def _load(self, order: UpdateOrder) -> tuple[list[ScoredGroup], tuple[str, ...]]:
+        """The order's groups, recorded on their way where the run file asks for it, and what went wrong with that: an
+        update does not fail because it cannot be recorded.
+        """
+        if self._recordings is None:
+            return list(self._groups(order)), ()
+        number = self._learner.updates_done + 1
+        header = Recording(
+            update=number,
+            version=order.version,
+            lineage=order.lineage,
+            config=config_digest(self._config),
+            ranks=self._ranks.size,
+            fresh=order.fresh,
+            before=digests(self._learner),
+            entries=order.entries,
+        )
+        try:
+            with self._recordings.write(header) as recording:
+                groups = list(self._groups(order, recording.add))
+            self._recordings.tidy(number)
+        except OSError as error:
+            return list(self._groups(order)), (f"update {number} is not recorded: {error}",)
+        return groups, ()
+
+    def _groups(
+        self, order: UpdateOrder, seen: Callable[[Sequence[bytes]], None] = lambda payloads: None
+    ) -> Iterator[ScoredGroup]:
+        for entry in (decode(entry, ScoredEntry) for entry in order.entries):
+            payloads = self._stores.blobs.get(entry.group.latents)
+            seen(payloads)
+            yield scored_group(entry, payloads, self._config)
 
     def _check_one(self, groups: Sequence[ScoredGroup]) -> float:
         """The ratio guard in an asynchronous run: the oldest group, recomputed with the weights that drew it."""
         oldest = min(groups, key=lambda group: group.group.weights.update)
         return self._learner.check_group(oldest, self._stores.weights.fetch(oldest.group.weights))
-
-    def _group(self, entry: ScoredEntry) -> ScoredGroup:
-        group = entry.group
-        rewards = tuple(column.to_rewards() for column in entry.rewards)
-        if self._config.learning.advantage.shuffle_rewards:
-            rewards = shuffled(rewards, self._config.seed, group.ordinal)
-        return ScoredGroup(
-            group=RolloutGroup(
-                ordinal=group.ordinal,
-                attempt=group.attempt,
-                prompt=group.prompt.to_prompt(),
-                behaviour=group.behaviour.to_behaviour(),
-                weights=group.weights.to_version(),
-                trajectory=decode_trajectory(group.transitions, self._stores.blobs.get(group.latents)),
-                diversity=group.diversity,
-            ),
-            rewards=rewards,
-        )
 
     def save(self, folder: Path, progress: Progress, config_digest: str) -> None:
         """Write a checkpoint (rank 0)."""
@@ -187,9 +208,3 @@ class LearnerWorker:
             return evaluate(build_policy(self._config), self._config, task)
         with self._learner.holding(self._learner.average.tensors):
             return evaluate(self._policy, self._config, task)
-
-
-def shuffled(rewards: Sequence[StepRewards], seed: int, ordinal: int) -> tuple[StepRewards, ...]:
-    """Rewards permuted over the group's samples: a control that must learn nothing."""
-    order = np.random.default_rng(named_seed("shuffled rewards", seed, ordinal)).permutation(len(rewards[0].values))
-    return tuple(replace(reward, values=reward.values[order]) for reward in rewards)

@@ -74,6 +74,7 @@ class UpdateResult:
     unpublished: bool  # the server was away, or had lost the run: the controller has them published again
     phase_seconds: Mapping[str, float]  # wall clock: load, forward_backward, publish
     call_seconds: float  # CPU seconds of the update itself
+    complaints: tuple[str, ...] = ()  # what went wrong beside it, for the operator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from services.config import RunConfig
 from services.errors import ConfigError
@@ -63,6 +64,23 @@ def _settle(config: RunConfig, folder: Path) -> None:
             )
     path.write_text(yaml.safe_dump(resolved, sort_keys=False))
     (folder / "run.json").write_text(json.dumps({"inputs": inputs, **provenance()}, indent=1))
+
+
+def recorded_config(folder: Path) -> RunConfig:
+    """The configuration that the folder was made with. ConfigError where it is no run's, where its inputs have changed
+    since, or where it is another version's.
+    """
+    path, provenance_path = folder / "config.yaml", folder / "run.json"
+    if not path.is_file() or not provenance_path.is_file():
+        raise ConfigError(f"expected a run folder with config.yaml and run.json, found {folder}")
+    try:
+        config = RunConfig.model_validate(yaml.safe_load(path.read_text()))
+    except ValidationError as error:
+        raise ConfigError(f"{path}: written by another version of the code: {error}") from error
+    changes = difference(json.loads(provenance_path.read_text())["inputs"], input_digests(config))
+    if changes:
+        raise ConfigError(f"{folder}: inputs have changed since the run:\n  " + "\n  ".join(changes))
+    return config
 
 
 def recorded_commit(folder: Path) -> str:

@@ -1,21 +1,43 @@
 """Workers killed for real, in the middle of a run: it goes on, and ends with the very weights of an undisturbed one."""
 
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from .conftest import DEADLINE_S
+from .conftest import DEADLINE_S, ROOT, environment
 from .going import LONG, Going, assert_equal_to, assert_trained_once, failpoints, killed_run, recoveries
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3 * DEADLINE_S)]
 
 
+RECORDED = "fleet.record={}"
+EQUAL = "beside the run's checkpoint of update 8: trained equal, average equal, optimizer equal"
+
+
+def replay(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    """`tafs replay`, on as many threads as the run's learner had."""
+    command = [sys.executable, "-m", "services", "replay", str(folder), *options]
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     """The folder of an undisturbed run."""
-    going = killed_run(tmp_path_factory.mktemp("undisturbed"), "whole", {}, *LONG)
+    going = killed_run(tmp_path_factory.mktemp("undisturbed"), "whole", {}, *LONG, RECORDED)
     assert going.process.returncode == 0, going.log.read_text()
     return going.folder
 
@@ -25,7 +47,7 @@ def test_workers_of_every_role_killed_where_it_hurts_most_are_replaced_and_chang
     without its manifest; `make chaos` has the other places.
     """
     strikes = {"rollout.drawn": 2, "reward.scored": 3, "learner.stepped": 2, "checkpoint.files": 1}
-    going = Going(tmp_path, "killed", *LONG, **failpoints(tmp_path / "marks", strikes))
+    going = Going(tmp_path, "killed", *LONG, RECORDED, **failpoints(tmp_path / "marks", strikes))
     try:
         log = going.end()
     finally:
@@ -36,6 +58,33 @@ def test_workers_of_every_role_killed_where_it_hurts_most_are_replaced_and_chang
     assert_equal_to(going, whole)
     assert_trained_once(going)
     assert {role for role, _ in recoveries(log)} >= {"reward", "learner"}, log  # `make chaos` asks how soon
+    again = replay(going.folder)
+    assert again.returncode == 0, again.stdout
+    assert "from the start, without Ray" in again.stdout
+    assert again.stdout.count("began equal") == 8
+    assert EQUAL in again.stdout
+
+
+def test_what_was_recorded_is_learned_again_bit_by_bit_and_what_does_not_fit_is_named(tmp_path, whole) -> None:
+    again = replay(whole, "--from-update", "7")
+    assert again.returncode == 0, again.stdout
+    assert "from the checkpoint of update 6" in again.stdout
+    assert again.stdout.count("began equal") == 2
+    assert EQUAL in again.stdout
+
+    copy = Path(shutil.copytree(whole, tmp_path / "copy"))
+    (copy / "recorded/update_000007.groups").replace(copy / "recorded/update_000008.groups")
+    other = replay(copy, "--from-update", "8")
+    assert other.returncode == 64
+    assert "no start behind update 7" in other.stdout
+    assert "checkpoints: 6, 8" in other.stdout
+    swapped = replay(copy, "--from-update", "7")
+    assert swapped.returncode == 64
+    assert "update_000007.groups, found none; recorded updates: 1, 2, 3, 4, 5, 6, 8" in swapped.stdout
+    shutil.copyfile(whole / "recorded/update_000006.groups", copy / "recorded/update_000007.groups")
+    misnamed = replay(copy, "--from-update", "7")
+    assert misnamed.returncode == 64
+    assert "expected the recording of update 7" in misnamed.stdout
 
 
 def test_a_server_that_dies_is_started_again_and_changes_nothing(tmp_path, whole) -> None:
