@@ -46,6 +46,22 @@ def paired(records: Sequence[Record], arm: str, baseline: str, figure: str) -> t
     return interval([last[arm, seed] - last[baseline, seed] for seed in seeds]) if seeds else (math.nan, math.nan)
 
 
+def ratio(records: Sequence[Record], arm: str, baseline: str, axis: str) -> tuple[float, float, float]:
+    """How many times what the baseline needs to reach the target the arm needs: geometric mean over the seeds where
+    both reach it, and the ends of its 95 % interval; NaN where there are none, or no interval.
+    """
+    reached = {(r["arm"], r["seed"]): first_reached(r["curve"], "serving", axis) for r in records}
+    logs = [
+        math.log(value / reached[baseline, seed])
+        for (name, seed), value in reached.items()
+        if name == arm and math.isfinite(value) and math.isfinite(reached.get((baseline, seed), math.inf))
+    ]
+    if not logs:
+        return math.nan, math.nan, math.nan
+    mean, half = interval(logs)
+    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+
+
 def arms_of(records: Sequence[Record]) -> list[str]:
     """In order of first appearance."""
     return list(dict.fromkeys(record["arm"] for record in records))
@@ -55,7 +71,7 @@ def table(records: Sequence[Record], baseline: str) -> str:
     """Markdown, one line per arm."""
     head = (
         "arm", "seeds", "settings", "serving", "tau 0", "judge", "serving - baseline", "images to 0.8",
-        "seconds to 0.8", "seconds", "distance", "dropped",
+        "images / baseline's", "seconds to 0.8", "seconds / baseline's", "seconds", "distance", "dropped",
     )  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for arm in arms_of(records):
@@ -71,9 +87,11 @@ def table(records: Sequence[Record], baseline: str) -> str:
                     *(_pm(*found) for found in lasts.values()),
                     "-" if arm == baseline else _pm(*paired(records, arm, baseline, "serving"), sign="+"),
                     _reached(mine, "images"),
+                    "-" if arm == baseline else _times(*ratio(records, arm, baseline, "images")),
                     _reached(mine, "seconds"),
+                    "-" if arm == baseline else _times(*ratio(records, arm, baseline, "seconds")),
                     f"{np.mean([record['seconds'] for record in mine]):.0f}",
-                    f"{np.mean([record['distance'] for record in mine]):.2f}",
+                    f"{np.nanmean([record['distance'] for record in mine]):.2f}",
                     f"{np.mean([record['dropped'] for record in mine]):.3f}",
                 )
             )
@@ -92,6 +110,12 @@ def _pm(mean: float, half: float, sign: str = "") -> str:
     if math.isnan(mean):
         return "-"
     return f"{mean:{sign}.3f}" + ("" if math.isnan(half) else f" ± {half:.3f}")
+
+
+def _times(mean: float, low: float, high: float) -> str:
+    if math.isnan(mean):
+        return "-"
+    return f"{mean:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]")
 
 
 def _reached(records: Sequence[Record], axis: str) -> str:

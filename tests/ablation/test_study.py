@@ -7,7 +7,7 @@ import pytest
 
 from services.cli.run_file import load_run_file
 from tests.ablation.arms import ARMS
-from tests.ablation.study import THE_REWARD_ALONE
+from tests.ablation.study import BARE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -15,14 +15,13 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("name", ARMS)
 def test_every_arm_is_a_valid_run_file(name):
     arm = ARMS[name]
-    load_run_file(ROOT / "deploy/configs/quickstart.yaml", [THE_REWARD_ALONE, *arm.overrides, *arm.fixed])
+    load_run_file(ROOT / "deploy/configs/quickstart.yaml", [*BARE, *arm.overrides, *arm.fixed])
 
 
 def study(out, *arguments):
     command = [sys.executable, "-m", "tests.ablation.study", "--out", str(out), "--images=48", "--every=24"]
-    settings = ["--settings", "learning.groups_per_update=2"]
     return subprocess.run(
-        [*command, "--evaluate=54", *arguments, *settings],
+        [*command, "--evaluate=54", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -5,7 +5,7 @@ import pytest
 
 from tests.ablation.arms import ARMS
 from tests.ablation.study import read_records, searched
-from tests.ablation.table import figure, first_reached, interval, paired, table
+from tests.ablation.table import figure, first_reached, interval, paired, ratio, table
 
 
 def curve(*values):
@@ -52,6 +52,17 @@ def test_arms_are_compared_over_the_seeds_that_both_have():
     assert mean == pytest.approx((0.3 + 0.05) / 2)
     assert half == pytest.approx(12.706 * 0.25 / 2**0.5 / 2**0.5)
     assert math.isnan(paired(RECORDS, "ours", "absent", "serving")[0])
+
+
+def test_what_is_needed_to_the_target_is_compared_by_seed_where_both_reach_it():
+    assert ratio(RECORDS, "ours", "base", "images")[0] == pytest.approx(100 / 175)  # seed 2 alone
+    both = [record("base", 1, 0.2, 0.8), record("base", 2, 0.2, 0.5, 0.8), record("ours", 1, 0.2, 0.5, 0.8),
+            record("ours", 2, 0.2, 0.8)]  # fmt: skip
+    mean, low, high = ratio(both, "ours", "base", "images")
+    assert mean == pytest.approx(1.0)
+    assert low < 1.0
+    assert low * high == pytest.approx(1.0)
+    assert math.isnan(ratio([RECORDS[0], RECORDS[2]], "ours", "base", "images")[0])
 
 
 def test_the_table_tells_how_many_seeds_reached_the_target_and_what_is_censored():
