@@ -5,8 +5,8 @@
 
 Every finished run is a line of FOLDER/runs.jsonl and is never repeated while its settings, commit aside, are the same;
 a run that was cut off starts anew. With --search-images each arm first tries its rates and temperatures on a seed of
-its own (1000) with that budget, and its study runs take those whose curve is best with the serving sampler, on average
-over its points; without, the base file's rate and the arm's middle temperature. Prints the table and draws the figure
+its own (1000) with that budget and a third of the images in its three evaluations, and its study runs take those whose
+curve is best with the serving sampler, on average over its points; without, the base file's rate and the arm's middle temperature. Prints the table and draws the figure
 of what FOLDER holds (table.py).
 """
 
@@ -103,12 +103,14 @@ class Study:
         self.records = read_records(self._file)
         self._untrained: dict[object, dict[str, float]] = {}  # by what the evaluation depends on
 
-    def run(self, name: str, seed: int, settings: Sequence[str], images: int) -> dict[str, Any]:
+    def run(
+        self, name: str, seed: int, settings: Sequence[str], images: int, *, every: int, evaluated: int
+    ) -> dict[str, Any]:
         """The record of a run, which is made first where it is not there."""
         arm = ARMS[name]
         asked = [*BARE, *self._arguments.settings, *arm.overrides, *settings, f"seed={seed}"]
-        asked += [f"evaluation.images={self._arguments.evaluate}"]
-        key = {"arm": name, "seed": seed, "settings": asked, "budget": images, "every": self._arguments.every}
+        asked += [f"evaluation.images={evaluated}"]
+        key = {"arm": name, "seed": seed, "settings": asked, "budget": images, "every": every}
         for record in self.records:
             if all(record[field] == value for field, value in key.items()):
                 return record
@@ -116,8 +118,8 @@ class Study:
         per_update = first.learning.groups_per_update * first.sampling.samples_per_group
         config = load_run_file(self._arguments.base, [*asked, f"learning.updates={max(images // per_update, 1)}"])
         print(f"{name} seed {seed} {' '.join(settings)}: {config.learning.updates} updates", flush=True)
-        serving = (config.sampling.serving_temperature, config.sampling.sigmas)
-        made = run_of(config, arm, images, self._arguments.every, self._untrained.get(serving))
+        serving = (config.sampling.serving_temperature, config.sampling.sigmas, evaluated)
+        made = run_of(config, arm, images, every, self._untrained.get(serving))
         self._untrained[serving] = made["curve"][0]
         record = {**key, "commit": commit(), **made}
         with self._file.open("a", encoding="utf-8") as file:
@@ -128,9 +130,11 @@ class Study:
     def best(self, name: str) -> tuple[str, ...]:
         """The settings that an arm's study runs take beside its own."""
         arm = ARMS[name]
-        if not self._arguments.search_images:
+        images = self._arguments.search_images
+        if not images:
             return arm.fixed or (temperature(arm.temperatures[len(arm.temperatures) // 2]),)
-        tried = [(self.run(name, SEARCH_SEED, found, self._arguments.search_images), found) for found in searched(arm)]
+        effort = {"every": max(images // 3, 1), "evaluated": max(self._arguments.evaluate // 3, 1)}
+        tried = [(self.run(name, SEARCH_SEED, found, images, **effort), found) for found in searched(arm)]
         return max(tried, key=lambda entry: sum(point["serving"] for point in entry[0]["curve"]))[1]
 
 
@@ -183,8 +187,11 @@ def main() -> None:
     torch.set_num_threads(1)
     study = Study(arguments)
     chosen = {name: study.best(name) for name in arguments.arms}
+    effort = {"every": arguments.every, "evaluated": arguments.evaluate}
     done = [
-        study.run(name, seed, chosen[name], arguments.images) for seed in arguments.seeds for name in arguments.arms
+        study.run(name, seed, chosen[name], arguments.images, **effort)
+        for seed in arguments.seeds
+        for name in arguments.arms
     ]
     write_results(done, arguments.baseline, arguments.out)
 
