@@ -14,7 +14,7 @@ class Arm:
     """One method. The search tries every rate with every temperature."""
 
     overrides: tuple[str, ...] = ()
-    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
+    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3)
     temperatures: tuple[float, ...] = (0.5, 0.75, 1.0)
     staleness: int = 0
     note: str = ""

@@ -6,8 +6,8 @@
 Every finished run is a line of FOLDER/runs.jsonl and is never repeated while its settings, commit aside, are the same;
 a run that was cut off starts anew. With --search-images each arm first tries its rates and temperatures on a seed of
 its own (1000) with that budget and a third of the images in its three evaluations, and its study runs take those whose
-curve is best with the serving sampler, on average over its points; without, the base file's rate and the arm's middle temperature. Prints the table and draws the figure
-of what FOLDER holds (table.py).
+curve is best with the serving sampler, on average over its points; without, the base file's rate and the arm's middle
+temperature. Prints the table and draws the figure of what FOLDER holds (table.py).
 """
 
 from __future__ import annotations
