@@ -31,7 +31,7 @@ class LoneRun:
     def __init__(self, config: RunConfig, rewards: tuple[PlacedReward, ...], *, staleness: int = 0) -> None:
         """staleness: how many updates old the weights are that every group is drawn with, once there are so many."""
         self._config = config
-        self._rewards = rewards
+        self.rewards = rewards
         self._order = PromptOrder(load_prompts(config.sampling.prompts), config.seed)
         self.policy: Policy = build_policy(config)
         self._merged = MergedAdapter(self.policy.network) if config.fleet.merge_adapter else None
@@ -78,7 +78,7 @@ class LoneRun:
             trajectory=drawn.trajectory,
             diversity=diversity(drawn.clean),
         )
-        rewards = tuple(score_images(placed, images, prompt, behaviour) for placed in self._rewards)
+        rewards = tuple(score_images(placed, images, prompt, behaviour) for placed in self.rewards)
         return ScoredGroup(group=group, rewards=rewards), images
 
     def _scored(self, ordinal: int, version: WeightsVersion) -> ScoredGroup:

@@ -2,6 +2,9 @@
 
     python -m tests.ablation.study --out FOLDER [--arms NAME ...] [--seeds 1 2 3 4 5] [--images 576]
         [--every 48] [--evaluate 1080] [--search-images 288] [--base RUN.yaml] [--settings KEY=VALUE ...]
+        [--target 0.8]
+
+The figure is the exact match of held-out images; where the run file's first reward does not read text, its mean.
 
 Every finished run is a line of FOLDER/runs.jsonl and is never repeated while its settings, commit aside, are the same;
 a run that was cut off starts anew. With --search-images each arm first tries its rates and temperatures on a seed of
@@ -21,17 +24,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from rewards.reward import checked
+from rollout.prompts import load_prompts
 from rollout.types import WeightsVersion
 from services.cli.run_file import load_run_file
 from services.config import RunConfig
 from services.fleet.alone import LoneRun
 from services.fleet.build import build_rewards
-from services.fleet.evaluation import evaluate
+from services.fleet.evaluation import draw, evaluate, evaluation_of
 from services.fleet.messages import EvaluationTask
 from tests.ablation.arms import ARMS, Arm
-from tests.ablation.table import write_results
+from tests.ablation.table import TARGET, write_results
 
 ROOT = Path(__file__).resolve().parents[2]
 SEARCH_SEED = 1000
@@ -77,9 +83,18 @@ def run_of(config: RunConfig, arm: Arm, images: int, every: int, untrained: dict
 
 
 def _figures(run: LoneRun, config: RunConfig, images: int, seconds: float, *, last: bool = False) -> dict[str, float]:
-    """The average's exact match with the serving sampler; at the last point without noise, and by the judge, too."""
+    """The average's figure with the serving sampler; at the last point without noise, and by the judge, too."""
     run.use(run.learner.average.tensors)
     serving = config.sampling.serving_temperature
+    if config.rewards[0].use != "text_rendering":
+        found = {tau: mean_reward(run, config, tau) for tau in ((serving, 0.0) if last else (serving,))}
+        figures = {
+            "images": images,
+            "seconds": seconds,
+            "serving": found[serving],
+            "evaluated": evaluated_images(config),
+        }
+        return figures | ({"tau_0": found[0.0], "judge_serving": math.nan} if last else {})
     taus = tuple(dict.fromkeys((serving, 0.0))) if last else (serving,)
     part = evaluate(run.policy, config, EvaluationTask(version=NAMELESS, temperatures=taus, share=0, shares=1))
     figures = {
@@ -91,6 +106,23 @@ def _figures(run: LoneRun, config: RunConfig, images: int, seconds: float, *, la
     if last:
         figures |= {"tau_0": part.exact[0.0] / part.images, "judge_serving": part.judge_exact[serving] / part.images}
     return figures
+
+
+def mean_reward(run: LoneRun, config: RunConfig, temperature: float) -> float:
+    """The first reward's mean over the final images that an evaluation draws."""
+    prompts, scores = load_prompts(evaluation_of(config).prompts), []
+    count = evaluated_images(config) // len(prompts)
+    for index, prompt in enumerate(prompts):
+        pixels = draw(run.policy, config, prompt, index, count, temperature)
+        scores.append(checked(run.rewards[0].reward, pixels, [prompt.text] * count, [prompt.metadata] * count))
+    return float(np.concatenate(scores).mean())
+
+
+def evaluated_images(config: RunConfig) -> int:
+    """How many images an evaluation draws: as many of every prompt."""
+    evaluation = evaluation_of(config)
+    prompts = len(load_prompts(evaluation.prompts))
+    return -(-evaluation.images // prompts) * prompts
 
 
 class Study:
@@ -177,6 +209,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=576, help="trained on, per run")
     parser.add_argument("--every", type=int, default=48, help="images between evaluations")
     parser.add_argument("--evaluate", type=int, default=1_080, help="images per evaluation and sampler")
+    parser.add_argument("--target", type=float, default=TARGET, help="of the figure: how many images until there?")
     parser.add_argument("--search-images", type=int, default=0, help="budget of each run of the search; 0 = none")
     parser.add_argument("--list", action="store_true", help="print the arms and end")
     parser.add_argument("--settings", nargs="*", default=[], help="settings for all runs: dotted.key=value")
@@ -193,7 +226,7 @@ def main() -> None:
         for seed in arguments.seeds
         for name in arguments.arms
     ]
-    write_results(done, arguments.baseline, arguments.out)
+    write_results(done, arguments.baseline, arguments.out, arguments.target)
 
 
 if __name__ == "__main__":

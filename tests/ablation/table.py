@@ -46,11 +46,13 @@ def paired(records: Sequence[Record], arm: str, baseline: str, figure: str) -> t
     return interval([last[arm, seed] - last[baseline, seed] for seed in seeds]) if seeds else (math.nan, math.nan)
 
 
-def ratio(records: Sequence[Record], arm: str, baseline: str, axis: str) -> tuple[float, float, float]:
+def ratio(
+    records: Sequence[Record], arm: str, baseline: str, axis: str, target: float = TARGET
+) -> tuple[float, float, float]:
     """How many times what the baseline needs to reach the target the arm needs: geometric mean over the seeds where
     both reach it, and the ends of its 95 % interval; NaN where there are none, or no interval.
     """
-    reached = {(r["arm"], r["seed"]): first_reached(r["curve"], "serving", axis) for r in records}
+    reached = {(r["arm"], r["seed"]): first_reached(r["curve"], "serving", axis, target) for r in records}
     logs = [
         math.log(value / reached[baseline, seed])
         for (name, seed), value in reached.items()
@@ -67,11 +69,11 @@ def arms_of(records: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys(record["arm"] for record in records))
 
 
-def table(records: Sequence[Record], baseline: str) -> str:
+def table(records: Sequence[Record], baseline: str, target: float = TARGET) -> str:
     """Markdown, one line per arm."""
     head = (
-        "arm", "seeds", "settings", "serving", "tau 0", "judge", "serving - baseline", "images to 0.8",
-        "images / baseline's", "seconds to 0.8", "seconds / baseline's", "seconds", "distance", "dropped",
+        "arm", "seeds", "settings", "serving", "tau 0", "judge", "serving - baseline", f"images to {target:g}",
+        "images / baseline's", f"seconds to {target:g}", "seconds / baseline's", "seconds", "distance", "dropped",
     )  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for arm in arms_of(records):
@@ -86,10 +88,10 @@ def table(records: Sequence[Record], baseline: str) -> str:
                     "; ".join(dict.fromkeys(_chosen(record) for record in mine)),
                     *(_pm(*found) for found in lasts.values()),
                     "-" if arm == baseline else _pm(*paired(records, arm, baseline, "serving"), sign="+"),
-                    _reached(mine, "images"),
-                    "-" if arm == baseline else _times(*ratio(records, arm, baseline, "images")),
-                    _reached(mine, "seconds"),
-                    "-" if arm == baseline else _times(*ratio(records, arm, baseline, "seconds")),
+                    _reached(mine, "images", target),
+                    "-" if arm == baseline else _times(*ratio(records, arm, baseline, "images", target)),
+                    _reached(mine, "seconds", target),
+                    "-" if arm == baseline else _times(*ratio(records, arm, baseline, "seconds", target)),
                     f"{np.mean([record['seconds'] for record in mine]):.0f}",
                     f"{np.nanmean([record['distance'] for record in mine]):.2f}",
                     f"{np.mean([record['dropped'] for record in mine]):.3f}",
@@ -118,9 +120,9 @@ def _times(mean: float, low: float, high: float) -> str:
     return f"{mean:.2f}" + ("" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]")
 
 
-def _reached(records: Sequence[Record], axis: str) -> str:
+def _reached(records: Sequence[Record], axis: str, target: float) -> str:
     """The median over seeds; a median that is censored says the budget it did not reach it with."""
-    found = sorted(first_reached(record["curve"], "serving", axis) for record in records)
+    found = sorted(first_reached(record["curve"], "serving", axis, target) for record in records)
     middle = found[len(found) // 2] if len(found) % 2 else found[len(found) // 2 - 1]
     count = sum(math.isfinite(value) for value in found)
     budget = max(record["curve"][-1][axis] for record in records)
@@ -128,8 +130,8 @@ def _reached(records: Sequence[Record], axis: str) -> str:
     return f"{text} ({count}/{len(found)})"
 
 
-def figure(records: Sequence[Record], baseline: str, path: Path) -> None:
-    """Left: the serving sampler's exact match over images, mean and range over seeds. Right: each arm's last figure
+def figure(records: Sequence[Record], baseline: str, path: Path, target: float = TARGET) -> None:
+    """Left: the serving sampler's figure over images, mean and range over seeds. Right: each arm's last figure
     minus the baseline's, paired by seed, with 95 % intervals, for both samplers.
     """
     from matplotlib.figure import Figure
@@ -144,8 +146,10 @@ def figure(records: Sequence[Record], baseline: str, path: Path) -> None:
         y = np.array([[point["serving"] for point in curve[:length]] for curve in curves])
         line = left.plot(x, y.mean(0), label=arm, linestyle=("-", "--", ":")[number // 10 % 3])[0]
         left.fill_between(x, y.min(0), y.max(0), color=line.get_color(), alpha=0.12, linewidth=0)
-    left.axhline(TARGET, color="0.6", linewidth=0.8)
-    left.set(xlabel="images trained on", ylabel="exact match, serving sampler", ylim=(0, 1))
+    left.axhline(target, color="0.6", linewidth=0.8)
+    left.set(xlabel="images trained on", ylabel="held-out figure, serving sampler")
+    if all(0.0 <= point["serving"] <= 1.0 for record in records for point in record["curve"]):
+        left.set_ylim(0, 1)
     left.legend(fontsize=7, ncols=2)
     others = [arm for arm in arms if arm != baseline]
     for offset, sampler in ((0.12, "serving"), (-0.12, "tau_0")):
@@ -160,14 +164,14 @@ def figure(records: Sequence[Record], baseline: str, path: Path) -> None:
         )
     right.axvline(0.0, color="0.6", linewidth=0.8)
     right.set_yticks(range(len(others)), others, fontsize=7)
-    right.set(xlabel=f"exact match minus {baseline}, paired by seed, 95 %")
+    right.set(xlabel=f"figure minus {baseline}, paired by seed, 95 %")
     right.legend(fontsize=7)
     picture.savefig(path, dpi=120)
 
 
-def write_results(records: Sequence[Record], baseline: str, folder: Path) -> None:
+def write_results(records: Sequence[Record], baseline: str, folder: Path, target: float = TARGET) -> None:
     """Print the table; keep it and the figure in the folder."""
-    text = table(records, baseline)
+    text = table(records, baseline, target)
     print(text)
     (folder / "table.md").write_text(text + "\n", encoding="utf-8")
-    figure(records, baseline, folder / "figure.png")
+    figure(records, baseline, folder / "figure.png", target)
