@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -47,6 +48,15 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     images: int
     version: int  # of the weights in the module; 0: none
     digest: str  # of what is really in the module
+    gpu_bytes: int = 0  # that PyTorch holds on its GPUs, cached blocks included; 0 without one
+
+
+def gpu_bytes() -> int:
+    """What PyTorch holds on this process's GPUs, cached blocks included. Never wakes a GPU that was not used."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return 0
+    return sum(torch.cuda.memory_reserved(index) for index in range(torch.cuda.device_count()))
 
 
 class Pulse:
@@ -129,6 +139,7 @@ class Pulse:
                 images=self._images,
                 version=self._version,
                 digest=self._digest,
+                gpu_bytes=gpu_bytes(),
             )
 
     def _turn(self, *, busy: bool = False) -> None:

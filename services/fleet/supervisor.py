@@ -95,6 +95,7 @@ class Member:
             images=totals.images,
             version=0 if beat is None else beat.version,
             digest="" if beat is None else beat.digest,
+            gpu_bytes=0 if beat is None else beat.gpu_bytes,
         )
 
 

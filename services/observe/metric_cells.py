@@ -125,6 +125,7 @@ def worker_cells(workers: Sequence[WorkerFigures], since_s: float) -> Cells:
         table.WORKER_GROUPS: every(lambda worker: worker.groups),
         table.WORKER_IMAGES: every(lambda worker: worker.images),
         table.WORKER_VERSION: every(lambda worker: worker.version, [worker for worker in workers if worker.version]),
+        table.WORKER_GPU: every(lambda worker: worker.gpu_bytes),
         table.DIGEST_CONFLICTS: [((), len(held) - len({version for version, _ in held}))],
     }
 

@@ -173,6 +173,9 @@ WORKER_IDLE = _counter("worker_idle_seconds_total", "Seconds without work, over 
 WORKER_GROUPS = _counter("worker_groups_total", "Pieces of work done, over all processes of a slot.", *SLOT)
 WORKER_IMAGES = _counter("worker_images_total", "Images drawn, scored or learned from, of a slot.", *SLOT)
 WORKER_VERSION = _gauge("worker_weights_version", "Version of the verified weights in a worker's module.", *SLOT)
+WORKER_GPU = _gauge(
+    "worker_gpu_memory_bytes", "Held by PyTorch on a worker's GPUs, cached blocks included; 0 without a GPU.", *SLOT
+)
 DIGEST_CONFLICTS = _gauge(
     "weights_digest_conflicts", "Versions that workers hold with different contents; anything but 0 is a fault."
 )
@@ -240,6 +243,7 @@ WORKER_METRICS = (
     WORKER_GROUPS,
     WORKER_IMAGES,
     WORKER_VERSION,
+    WORKER_GPU,
     DIGEST_CONFLICTS,
 )
 """Of the workers, as their heartbeats and the supervisor tell; no samples before the first look."""

@@ -34,6 +34,7 @@ class WorkerFigures(msgspec.Struct, frozen=True, kw_only=True):
     images: int
     version: int  # of the weights in the module
     digest: str
+    gpu_bytes: int = 0  # that PyTorch holds on the process's GPUs
 
     @property
     def replica(self) -> str:

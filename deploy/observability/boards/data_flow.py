@@ -97,13 +97,21 @@ DATA_FLOW: Rows = {
             lowest=0,
         ),
         Chart(
+            title="GPU memory by worker",
+            description="What PyTorch holds, cached blocks included. How busy a GPU is comes from Ray's own metrics "
+            "(ray_node_gpus_utilization), by node.",
+            queries=[
+                Query(expr='tafs_worker_gpu_memory_bytes{run="$run"}', legend="{{role}} {{replica}}"),
+            ],
+            unit="bytes",
+            lowest=0,
+        ),
+        Chart(
             title="Last heartbeat",
             description="Seconds since a worker was heard of. A worker that falls silent is suspect, then replaced.",
             queries=[Query(expr='tafs_worker_heartbeat_age_seconds{run="$run"}', legend="{{role}} {{replica}}")],
             unit="s",
             lowest=0,
-            width=24,
-            height=6,
         ),
     ),
     "Queue": (
