@@ -86,6 +86,10 @@ chaos: $(VENV)/.ready ## Every fault at its worst point, five seeds: hours on tw
 soak: $(VENV)/.ready ## Random faults against one run. MINUTES=10 SEED=0
 	$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),0)
 
+.PHONY: hacking
+hacking: $(VENV)/.ready ## A reward that is hacked, three seeds, with the guard off and on: half an hour; goes on where it stopped
+	$(BIN)/python -m tests.benchmarks.reward_hacking
+
 observe: ## Prometheus and Alertmanager beside the runs of this folder
 	deploy/observability/observe.sh
 

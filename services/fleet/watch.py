@@ -5,17 +5,25 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from rewards.build import build_held_out
 from services.config import RunConfig
-from services.fleet.fleet import Fleet
 from services.fleet.messages import LookPart
 from services.observe.hacking import Look, Scale, Verdict, append_look, judge, keep_until
 
 BEST_FOLDER = "best"
 """Checkpoints of the looks that were the best when they were made; the newest of them is the best one."""
+
+
+class Looker(Protocol):
+    """Who holds the weights that are looked at: a fleet, or a run without one."""
+
+    def look(self) -> Sequence[LookPart]:
+        """One look at the averaged weights, a part for each rank."""
+        ...
 
 
 class Watch:
@@ -41,9 +49,9 @@ class Watch:
         """Whether to look after this update; one that has been looked at is not looked at again."""
         return update % self._settings.every == 0 and update not in {look.update for look in self._looks}
 
-    def look(self, fleet: Fleet, update: int) -> Look:
+    def look(self, looker: Looker, update: int) -> Look:
         """Look now, and keep what was seen."""
-        found = merged(update, fleet.look())
+        found = merged(update, looker.look())
         append_look(self._folder, found)
         self._looks.append(found)
         return found

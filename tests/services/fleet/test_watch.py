@@ -48,7 +48,7 @@ def test_a_run_is_looked_at_before_training_and_every_so_many_updates_and_never_
     watch = Watch(config("every=5"), tmp_path, 0)
     assert watch.verdict is None
     assert [update for update in range(12) if watch.due(update)] == [0, 5, 10]
-    watch.look(Ranks(1), 5)  # type: ignore[arg-type]
+    watch.look(Ranks(1), 5)
     assert not watch.due(5)
     assert [look.update for look in read_looks(tmp_path)] == [5]
     assert not Watch(config("every=5"), tmp_path, 7).due(5)
