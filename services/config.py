@@ -6,7 +6,6 @@ one; a setting without effect is an error. Relative paths are relative to the fo
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -20,6 +19,7 @@ from services.block import Block, Positive, Rate
 from services.judge_config import JudgeConfig, check_judges
 from services.learning_config import LearningConfig
 from services.model_config import ModelConfig
+from services.redis_config import RedisUsersConfig, without_password
 from services.reward_config import RewardConfig, check_rewards, steps_of
 from services.sampling_config import SamplingConfig
 
@@ -156,6 +156,8 @@ class FleetConfig(Block):
     redis: str | None = None
     """URL of a Redis or Valkey server (7.0 or later); null = a private one, started here for the run. Take one with a
     password from the environment: "${TAFS_REDIS_URL:-}"; no file that a run writes holds the password."""
+    redis_users: RedisUsersConfig = RedisUsersConfig()
+    """Users of the server with fewer rights, by role; without them all roles use the one of `redis`."""
     blobs: str = "redis://"
     """Where payloads travel: redis:// beside the queue, ray:// in the cluster's object store, or an fsspec URL of a
     shared folder."""
@@ -200,7 +202,17 @@ class FleetConfig(Block):
     @field_serializer("redis")
     def _without_its_password(self, redis: str | None) -> str | None:
         """As it is written into run folders and reports."""
-        return None if redis is None else re.sub(r"(//[^:/@]*):[^/]*@", r"\1:***@", redis)
+        return None if redis is None else without_password(redis)
+
+    @model_validator(mode="after")
+    def _users_have_a_server(self) -> Self:
+        users = [name for name, url in self.redis_users if url is not None]
+        if users and self.redis is None:
+            raise ValueError(
+                f"redis_users.{users[0]} names a user of a server of yours; expected its URL for the driver in "
+                "`redis`, found none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _pairs_can_be_made(self) -> Self:

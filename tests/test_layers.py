@@ -27,6 +27,7 @@ INNER = (
     "model_config",
     "judge_config",
     "reward_config",
+    "redis_config",
     "block",
     "errors",
 )

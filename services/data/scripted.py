@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from redis import Redis
 from redis.commands.core import Script
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from services.data.keys import run_key
 from services.data.ledger import STAGES
@@ -22,12 +22,15 @@ KEYS = (
 """In the order of scripts/keys.lua."""
 GROWING = ("admit", "publish", "retry")
 """Refused by a full server. All others must go on there: they are what makes room."""
+READING = ("statistics",)
+"""Called so that the server lets them write nothing: their user needs no right to."""
 
 
 class Scripts:
     """One run's scripts on one server."""
 
     def __init__(self, redis: Redis, run: str, names: Sequence[str]) -> None:
+        self._redis = redis
         self._run = run
         self._keys = [run_key(run, name) for name in KEYS]
         self._scripts: dict[str, Script] = {name: redis.register_script(_source(name)) for name in names}
@@ -40,7 +43,17 @@ class Scripts:
         """
         caller = "" if epoch is None else epoch
         with reaching_server(QueueError, f"{name} in run {self._run!r}"), refusals(f"{name} in run {self._run!r}"):
+            if name in READING:
+                return self._read(self._scripts[name], caller, *arguments)
             return self._scripts[name](keys=self._keys, args=[caller, *arguments])
+
+    def _read(self, script: Script, *arguments: str | int | bytes) -> object:
+        given = (*self._keys, *arguments)
+        try:
+            return self._redis.evalsha_ro(script.sha, len(self._keys), *given)
+        except NoScriptError:
+            self._redis.script_load(script.script)
+            return self._redis.evalsha_ro(script.sha, len(self._keys), *given)
 
 
 @contextmanager
@@ -71,5 +84,6 @@ def source(script: str) -> str:
 def _source(script: str) -> str:
     """The script's Lua text with what it builds on."""
     names = ["keys", script] if script == "take_over" else ["keys", "places", script]
-    flags = "" if script in GROWING else "#!lua flags=allow-oom\n"
+    flag = "no-writes" if script in READING else "allow-oom"
+    flags = "" if script in GROWING else f"#!lua flags={flag}\n"
     return flags + "\n".join(source(name) for name in names)

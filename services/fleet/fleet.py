@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from redis import Redis
 
@@ -31,6 +31,7 @@ from services.fleet.messages import (
 from services.fleet.placement import bundles_of, needs_of
 from services.fleet.supervisor import Member, Role, Supervisor
 from services.observe.workers import WorkerFigures
+from services.redis_config import RedisUsersConfig
 
 ROOM_TIMEOUT_S = 60.0
 """For room that is known to be there; another run may hold it a moment longer."""
@@ -63,8 +64,8 @@ class Fleet:
         """
         self.keep_server = keep_server
         self.on_tick: Callable[[], None] = lambda: None
-        self._config = config
-        self._redis_url = redis_url
+        self._config = without_servers(config)
+        self._redis_urls = {role: config.fleet.redis_users.url_of(role, redis_url) for role in get_args(Role)}
         fleet = config.fleet
         self._reservation = Reservation(bundles_of(fleet), fleet.room_timeout_s or ROOM_TIMEOUT_S)
         self._note = note
@@ -106,7 +107,7 @@ class Fleet:
 
     def _link(self, member: Member) -> Link:
         return Link(
-            redis_url=self._redis_url,
+            redis_url=self._redis_urls[member.role],
             run=self._config.name,
             slot=member.slot,
             incarnation=member.life.incarnation,
@@ -260,3 +261,9 @@ class Fleet:
             if time.monotonic() > deadline:
                 raise StalledError(f"{what}: not done; stacks in {self.supervisor.dump_stacks(what)}")
             time.sleep(POLL_S)
+
+
+def without_servers(config: RunConfig) -> RunConfig:
+    """The run file as its workers get it: where their server is they know from their link, and nobody else's URL."""
+    fleet = config.fleet.model_copy(update={"redis": None, "redis_users": RedisUsersConfig()})
+    return config.model_copy(update={"fleet": fleet})

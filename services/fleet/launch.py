@@ -71,7 +71,8 @@ def train(config: RunConfig, *, fresh: bool, console: Console, lines: JsonLines 
             stack.enter_context(leave_address(folder, url))
         redis = connect(url)
         queue = Queue(redis, config.name)
-        scraped = Queue(impatient(redis, SCRAPE_TIMEOUT_S), config.name)
+        exporter = connect(config.fleet.redis_users.url_of("exporter", url))
+        scraped = Queue(impatient(exporter, SCRAPE_TIMEOUT_S), config.name)
         recorder = stack.enter_context(Recorder(config, folder, queue, scraped, console, lines))
         stack.enter_context(ray_session())
         stop.arm()  # Ray takes SIGTERM for itself when it starts

@@ -193,6 +193,31 @@ def test_secrets_are_references_and_each_is_documented(manifests) -> None:
         assert f"create secret generic {name}" in guide, name
 
 
+def test_only_the_head_is_told_of_the_redis_users_and_all_of_them_are_what_the_guides_command_writes(
+    manifests, tmp_path
+) -> None:
+    (command,) = re.findall(
+        r"^    (deploy/redis/secret.sh .*) redis-users/", (ROOT / "docs/cluster.md").read_text(), re.M
+    )
+    subprocess.run(f"{command} {tmp_path}/made", shell=True, cwd=ROOT, check=True)
+    made = {path.name for path in (tmp_path / "made").iterdir()}
+    read = set()
+    for name, _, spec in pods(manifests):
+        for variable in (variable for container in spec["containers"] for variable in container.get("env", ())):
+            reference = variable.get("valueFrom", {}).get("secretKeyRef", {})
+            if reference.get("name") == "tafs-redis":
+                assert name == "head", variable
+                read.add(reference["key"])
+                (url,) = [(tmp_path / "made" / reference["key"]).read_text()]
+                assert re.fullmatch(r"redis://tafs-\w+:\w{48}@tafs-redis:6379/0", url)
+        for volume in spec.get("volumes", ()):
+            read |= {item["key"] for item in volume.get("secret", {}).get("items", ())}
+    assert read == made
+    users = (tmp_path / "made/users.acl").read_text()
+    assert "RUN" not in users
+    assert "PASSWORD" not in users
+
+
 def test_the_pod_ends_after_its_drain_and_the_jobs_drain_is_within_it(manifests) -> None:
     waits = yaml.safe_load((ROOT / "deploy/ray/runtime-env.yaml").read_text())["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"]
     for name, _, spec in pods(manifests):
