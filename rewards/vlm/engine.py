@@ -55,16 +55,18 @@ class EngineCaller:
         self._lock = threading.Lock()
         self._answered = self._failed = 0
         self._thread = threading.Thread(target=self._run, name="judge engine", daemon=True)
-        self._started = False
+        self._started = self._closed = False
 
     def __call__(self, request: Request, read: Callable[[bytes], T]) -> T:
         """What `read` makes of the answer. Raises EngineFailedError, or what `read` refuses the answer with."""
+        asked = _Asked(json.loads(request.content), Future())
         with self._lock:
+            if self._closed:
+                raise EngineFailedError(f"{self.service}: asked after it was closed")
             if not self._started:
                 self._started = True
                 self._thread.start()
-        asked = _Asked(json.loads(request.content), Future())
-        self._waiting.put(asked)
+            self._waiting.put(asked)
         try:
             answer = read(json.dumps({"choices": [asked.choice.result()]}).encode())
         except RewardError:
@@ -78,9 +80,11 @@ class EngineCaller:
         return CallStatistics(answered=self._answered, retries=0, failed=self._failed, breaker_open=False)
 
     def close(self) -> None:
-        """Ask nothing more."""
-        if self._started:
+        """Ask nothing more; what waits is answered."""
+        with self._lock:
+            self._closed = True
             self._waiting.put(None)
+        if self._started:
             self._thread.join(CLOSE_S)
 
     def _count(self, *, answered: int = 0, failed: int = 0) -> None:
@@ -90,10 +94,13 @@ class EngineCaller:
 
     def _run(self) -> None:
         engine: Engine | None = None
-        while (first := self._waiting.get()) is not None:
+        last = False
+        while not last and (first := self._waiting.get()) is not None:
             batch = [first]
-            while not self._waiting.empty() and (following := self._waiting.get()) is not None:
-                batch.append(following)
+            while not last and not self._waiting.empty():
+                following = self._waiting.get()
+                last = following is None
+                batch += [] if following is None else [following]
             try:
                 engine = engine or self._make()
                 choices = engine.chat([asked.question for asked in batch])

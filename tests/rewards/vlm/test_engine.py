@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from rewards.http_call import Request
 from rewards.reward import MissingModelError, RewardError, checked
 from rewards.vlm.answers import Answers
 from rewards.vlm.chat import Judge
-from rewards.vlm.engine import EngineCaller
+from rewards.vlm.engine import CLOSE_S, EngineCaller
 from rewards.vlm.fake_server import brightness
 from rewards.vlm.pictures import PictureLimits
 from rewards.vlm.templates import load_template
@@ -96,6 +97,31 @@ def test_without_vllm_the_first_question_says_so(greys) -> None:
 def test_an_engine_belongs_to_a_judge_in_this_process_and_only_to_one(judge) -> None:
     with pytest.raises(ValueError, match="expected `engine` with url 'in-process', and only with it"):
         build("vlm_yes_no", {"judge": {"model": "m", **judge}})
+
+
+def test_closing_answers_what_waits_and_then_ends_the_engines_thread(greys) -> None:
+    engine = FakeEngine()
+    reward = reward_of(engine)
+    scores = []
+    asking = threading.Thread(target=lambda: scores.append(checked(reward, greys, ["p"] * 4, [{}] * 4)))
+    asking.start()
+    caller = reward.judge.call
+    deadline = time.monotonic() + 60
+    while sum(engine.batches) + caller._waiting.qsize() < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    closing = threading.Thread(target=caller.close)
+    closing.start()
+    while not caller._closed:
+        time.sleep(0.01)
+    engine.go.set()
+    asking.join(20.0)
+    closing.join(CLOSE_S / 2)
+    assert not closing.is_alive(), "the end came in the middle of a batch and was not seen"
+    assert not caller._thread.is_alive()
+    assert scores[0][3] == 1.0
+    with pytest.raises(RewardError, match="asked after it was closed"):
+        checked(reward, greys[:1] + 1, ["p"], [{}])
 
 
 def test_closing_a_caller_that_was_never_asked_ends_nothing() -> None:
