@@ -61,10 +61,11 @@ class Users:
         password = server.url.partition("//:")[2].partition("@")[0]
         for line in (folder / "users.acl").read_text().splitlines()[1:]:
             admin.execute_command("ACL", "SETUSER", *line.split()[1:])
-        self.clients = {}
+        self.urls = {}
         for role in ROLES:
             secret = (folder / f"url-{role}").read_text().partition("//")[2].partition("@")[0]
-            self.clients[role] = without_retry(connect(server.url.replace(f":{password}", secret, 1)))
+            self.urls[role] = server.url.replace(f":{password}", secret, 1)
+        self.clients = {role: without_retry(connect(url)) for role, url in self.urls.items()}
         admin.execute_command("ACL", "LOG", "RESET")
 
     @contextmanager
@@ -73,6 +74,9 @@ class Users:
         self._admin.script_flush()
         self._admin.echo(f"as {role}")
         yield self.clients[role]
+
+    def connected(self) -> set[str]:
+        return {client["user"] for client in self._admin.client_list()}
 
     def refused(self) -> list:
         return [(entry["username"], entry["object"]) for entry in self._admin.acl_log()]
