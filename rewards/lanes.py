@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from rewards.remote_wire import Question
 from rewards.reward import Reward, checked
+from rewards.tally import Tally
 
 CLOSE_S = 60.0
 
@@ -57,6 +58,7 @@ class Lane:
         self._line: deque[_Part] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self.tally = Tally()  # replaced whole, by the lane's thread alone
         self._thread = threading.Thread(target=self._run, name=f"reward {name}", daemon=True)
         self._thread.start()
 
@@ -107,6 +109,7 @@ class Lane:
         try:
             scores = checked(self._reward, question.images, question.prompts, question.metadata)
         except Exception as error:  # the reward's edge: whatever it raises is an answer, not the lane's end
+            self.tally += Tally(calls=1, failures=1, seconds=time.perf_counter() - wall)
             if len(parts) > 1:
                 for part in parts:
                     self._ask([part])
@@ -114,6 +117,7 @@ class Lane:
                 self._give(parts[0], error, time.thread_time() - cpu, time.perf_counter() - wall)
             return
         cpu, wall = time.thread_time() - cpu, time.perf_counter() - wall
+        self.tally += Tally(calls=1, images=len(scores), seconds=wall)
         first = 0
         for part in parts:
             count = len(part.question.prompts)
@@ -147,6 +151,10 @@ class Lanes:
         """Every answer as it comes; ends behind `close`."""
         while (answer := self._answers.get()) is not None:
             yield answer
+
+    def tallies(self) -> dict[str, Tally]:
+        """How every reward's calls went so far, by name."""
+        return {name: lane.tally for name, lane in self._lanes.items()}
 
     def close(self) -> None:
         """Ask nothing more; calls under way are waited for."""

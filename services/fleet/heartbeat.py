@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
 
+from rewards.tally import Tally
 from services.data.keys import run_key
 from services.data.server import impatient, reaching_server
 from services.errors import QueueError
@@ -48,6 +49,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     images: int
     version: int  # of the weights in the module; 0: none
     digest: str  # of what is really in the module
+    rewards: dict[str, Tally] = {}  # of a reward worker, by name
     gpu_bytes: int = 0  # that PyTorch holds on its GPUs, cached blocks included; 0 without one
 
 
@@ -73,6 +75,7 @@ class Pulse:
         self._busy_s = self._idle_s = 0.0
         self._groups = self._images = 0
         self._version, self._digest = 0, ""
+        self._rewards: dict[str, Tally] = {}
         self._number = -1
 
     def enter(self, phase: str, *, ready: bool = True) -> None:
@@ -84,6 +87,11 @@ class Pulse:
         """These weights are verified and in the module."""
         with self._lock:
             self._version, self._digest = version, digest
+
+    def tells(self, rewards: Mapping[str, Tally]) -> None:
+        """How the rewards' calls went so far."""
+        with self._lock:
+            self._rewards = dict(rewards)
 
     @contextmanager
     def working(self, work: str, phase: str, images: int = 0) -> Iterator[None]:
@@ -139,6 +147,7 @@ class Pulse:
                 images=self._images,
                 version=self._version,
                 digest=self._digest,
+                rewards=self._rewards,
                 gpu_bytes=gpu_bytes(),
             )
 

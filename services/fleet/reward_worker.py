@@ -62,6 +62,7 @@ class RewardWorker:
 
     def _settle(self, board: Scoreboard, error: Exception | None) -> None:
         """Called in the desk's thread. A failed reward is never a zero: the group is drawn again."""
+        self._pulse.tells(self._desk.tallies())
         if error is None:
             entry = board.entry(self._slot)
             self._hand_on(board, encode(entry), entry.payload_bytes)

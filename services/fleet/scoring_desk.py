@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from rewards.lanes import CLOSE_S, Answer, Lanes
+from rewards.tally import Tally
 from rollout.types import StepImages
 from services.fleet.build import PlacedReward
 from services.fleet.scoreboard import Scoreboard
@@ -43,6 +44,10 @@ class ScoringDesk:
             self._boards[key] = board
         self._lanes.put(key, questions)
         self._wait(lambda: len(self._boards) < self._groups_at_once)
+
+    def tallies(self) -> dict[str, Tally]:
+        """How every reward's calls went so far, by name."""
+        return self._lanes.tallies()
 
     def finish(self) -> None:
         """Wait until every group that was taken is settled. Raises what `settled` raised."""

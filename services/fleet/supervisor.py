@@ -93,6 +93,7 @@ class Member:
             idle_s=totals.idle_s,
             groups=totals.groups,
             images=totals.images,
+            rewards=dict(totals.rewards),
             version=0 if beat is None else beat.version,
             digest="" if beat is None else beat.digest,
             gpu_bytes=0 if beat is None else beat.gpu_bytes,

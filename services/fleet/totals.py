@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from rewards.tally import Tally
 from services.fleet.heartbeat import Beat
 
 
@@ -15,6 +17,7 @@ class Totals:
     idle_s: float = 0.0
     groups: int = 0
     images: int = 0
+    rewards: Mapping[str, Tally] = field(default_factory=dict)
 
 
 NOTHING = Totals()
@@ -27,4 +30,10 @@ def add_beat(past: Totals, beat: Beat) -> Totals:
         idle_s=past.idle_s + beat.idle_s,
         groups=past.groups + beat.groups,
         images=past.images + beat.images,
+        rewards=added(past.rewards, beat.rewards),
     )
+
+
+def added(one: Mapping[str, Tally], other: Mapping[str, Tally]) -> dict[str, Tally]:
+    """The sums by name."""
+    return {name: one.get(name, Tally()) + other.get(name, Tally()) for name in {**one, **other}}

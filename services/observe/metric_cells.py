@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from rewards.tally import Tally
 from services.observe import metric_table as table
 from services.observe.hacking import Look, Verdict
 from services.observe.history import ReportFigures, UpdateRecord
@@ -127,6 +128,21 @@ def worker_cells(workers: Sequence[WorkerFigures], since_s: float) -> Cells:
         table.WORKER_VERSION: every(lambda worker: worker.version, [worker for worker in workers if worker.version]),
         table.WORKER_GPU: every(lambda worker: worker.gpu_bytes),
         table.DIGEST_CONFLICTS: [((), len(held) - len({version for version, _ in held}))],
+        **scorer_cells(workers),
+    }
+
+
+def scorer_cells(workers: Sequence[WorkerFigures]) -> Cells:
+    """The samples of the rewards' calls, over all workers."""
+    sums: dict[str, Tally] = {}
+    for worker in workers:
+        for name, tally in worker.rewards.items():
+            sums[name] = sums.get(name, Tally()) + tally
+    return {
+        table.REWARD_CALLS: [((name,), tally.calls) for name, tally in sums.items()],
+        table.REWARD_FAILURES: [((name,), tally.failures) for name, tally in sums.items()],
+        table.REWARD_IMAGES: [((name,), tally.images) for name, tally in sums.items()],
+        table.REWARD_SECONDS: [((name,), tally.seconds) for name, tally in sums.items()],
     }
 
 

@@ -176,6 +176,12 @@ WORKER_VERSION = _gauge("worker_weights_version", "Version of the verified weigh
 WORKER_GPU = _gauge(
     "worker_gpu_memory_bytes", "Held by PyTorch on a worker's GPUs, cached blocks included; 0 without a GPU.", *SLOT
 )
+REWARD_CALLS = _counter("reward_calls_total", "Calls of a reward that ended, over all reward workers.", "reward")
+REWARD_FAILURES = _counter(
+    "reward_call_failures_total", "Calls of a reward that raised, or answered what is no score.", "reward"
+)
+REWARD_IMAGES = _counter("reward_images_total", "Images that a reward scored.", "reward")
+REWARD_SECONDS = _counter("reward_call_seconds_total", "Seconds of wall clock within a reward's calls.", "reward")
 DIGEST_CONFLICTS = _gauge(
     "weights_digest_conflicts", "Versions that workers hold with different contents; anything but 0 is a fault."
 )
@@ -244,6 +250,10 @@ WORKER_METRICS = (
     WORKER_IMAGES,
     WORKER_VERSION,
     WORKER_GPU,
+    REWARD_CALLS,
+    REWARD_FAILURES,
+    REWARD_IMAGES,
+    REWARD_SECONDS,
     DIGEST_CONFLICTS,
 )
 """Of the workers, as their heartbeats and the supervisor tell; no samples before the first look."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from rewards.tally import Tally
+
 WORKERS_FILE = "workers.json"
 """In the run folder, written anew every second or so."""
 WORKING = ("healthy", "suspect", "draining")
@@ -35,6 +37,7 @@ class WorkerFigures(msgspec.Struct, frozen=True, kw_only=True):
     version: int  # of the weights in the module
     digest: str
     gpu_bytes: int = 0  # that PyTorch holds on the process's GPUs
+    rewards: dict[str, Tally] = {}  # of a reward worker, by name
 
     @property
     def replica(self) -> str:

@@ -131,6 +131,9 @@ def test_a_question_that_fails_spoils_no_other_of_its_call(lanes_of) -> None:
     answers = {answer.key: answer.scores for answer in some(lanes, 4)}
     assert isinstance(answers[2], RewardError)
     assert len(answers[1]) == len(answers[3]) == 2
+    tally = lanes.tallies()["it"]  # the first, the one of three that failed, and each of these again, alone
+    assert (tally.calls, tally.failures, tally.images) == (5, 2, 5)
+    assert tally.seconds > 0.0
 
 
 def test_what_is_forgotten_is_not_asked(lanes_of) -> None:

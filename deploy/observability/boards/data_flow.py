@@ -160,6 +160,33 @@ DATA_FLOW: Rows = {
             lowest=0,
         ),
         Chart(
+            title="Seconds per image by reward",
+            description="Wall clock within each reward's calls. The slowest decides how fast groups are scored.",
+            queries=[
+                Query(
+                    expr='rate(tafs_reward_call_seconds_total{run="$run"}[$window])'
+                    ' / rate(tafs_reward_images_total{run="$run"}[$window])',
+                    legend="{{reward}}",
+                )
+            ],
+            unit="s",
+            lowest=0,
+        ),
+        Chart(
+            title="Failed calls by reward",
+            description="Share of each reward's calls that raised, or answered what is no score. Their groups are "
+            "drawn again, and end as dead letters if it goes on.",
+            queries=[
+                Query(
+                    expr='rate(tafs_reward_call_failures_total{run="$run"}[$window])'
+                    ' / rate(tafs_reward_calls_total{run="$run"}[$window])',
+                    legend="{{reward}}",
+                )
+            ],
+            unit="percentunit",
+            lowest=0,
+        ),
+        Chart(
             title="Seconds per update and checkpoint",
             description="The last update with its waiting, and the last checkpoint: the learner stands still for both.",
             queries=[

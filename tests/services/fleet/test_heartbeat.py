@@ -4,10 +4,12 @@ import os
 import signal
 import time
 
+import msgspec
 import pytest
 
+from rewards.tally import Tally
 from services.data.server import EmbeddedServer, connect
-from services.fleet.heartbeat import Heart, Hearts, Pulse
+from services.fleet.heartbeat import Beat, Heart, Hearts, Pulse
 from services.fleet.totals import NOTHING, add_beat
 
 
@@ -52,8 +54,15 @@ def test_totals_run_over_all_processes_of_a_slot() -> None:
     for pulse in (first, second):
         with pulse.working("1/0", "drawing", images=4):
             pass
-    totals = add_beat(add_beat(NOTHING, first.beat()), second.beat())
+    first.tells({"ocr": Tally(calls=2, images=8, seconds=0.5)})
+    second.tells({"ocr": Tally(calls=1, failures=1), "judge": Tally(calls=1, images=4, seconds=2.0)})
+    beats = [msgspec.msgpack.decode(msgspec.msgpack.encode(pulse.beat()), type=Beat) for pulse in (first, second)]
+    totals = add_beat(add_beat(NOTHING, beats[0]), beats[1])
     assert (totals.groups, totals.images) == (2, 8)
+    assert totals.rewards == {
+        "ocr": Tally(calls=3, failures=1, images=8, seconds=0.5),
+        "judge": Tally(calls=1, images=4, seconds=2.0),
+    }
 
 
 @pytest.mark.integration

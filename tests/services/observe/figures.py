@@ -1,5 +1,6 @@
 """What a run that never happened would tell its metrics, beside its records."""
 
+from rewards.tally import Tally
 from services.observe.hacking import Look, Scale, judge
 from services.observe.metric_cells import QueueFigures, RunFacts, StageFigures
 from services.observe.workers import WorkerFigures
@@ -61,5 +62,15 @@ WORKERS = (
     make_worker("learner", 0),
     make_worker("rollout", 0),
     make_worker("rollout", 1, version=2, digest="bb", deaths=1, state="suspect"),
-    make_worker("reward", 0, version=0, digest=""),
+    make_worker(
+        "reward",
+        0,
+        version=0,
+        digest="",
+        rewards={
+            "ocr": Tally(calls=3, images=96, seconds=0.5),
+            "judge": Tally(calls=4, failures=1, images=24, seconds=6),
+        },
+    ),
+    make_worker("reward", 1, version=0, digest="", rewards={"ocr": Tally(calls=2, images=64, seconds=0.25)}),
 )

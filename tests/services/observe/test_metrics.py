@@ -186,6 +186,16 @@ def test_every_worker_is_told_of_by_its_place_and_only_in_the_state_that_it_is_i
     assert value(families, "tafs_max_staleness_updates") == 1
 
 
+def test_every_rewards_calls_are_counted_over_all_workers(metrics: RunMetrics) -> None:
+    families = scrape(metrics)
+    names = ("calls_total", "call_failures_total", "images_total", "call_seconds_total")
+    found = {
+        reward: tuple(value(families, f"tafs_reward_{name}", reward=reward) for name in names)
+        for reward in ("ocr", "judge")
+    }
+    assert found == {"ocr": (5, 0, 160, 0.75), "judge": (4, 1, 24, 6)}
+
+
 def test_a_heartbeats_age_goes_on_while_nobody_looks(metrics: RunMetrics) -> None:
     first = value(scrape(metrics), "tafs_worker_heartbeat_age_seconds", role="learner", replica="0")
     second = value(scrape(metrics), "tafs_worker_heartbeat_age_seconds", role="learner", replica="0")
