@@ -70,6 +70,11 @@ run-files: $(VENV)/.ready ## Two updates of every run file on a tiny model, each
 cluster: $(VENV)/.ready ## Real Ray clusters of several nodes: two runs side by side, a kill, a lost node. Needs root
 	$(BIN)/python -m pytest -m slow tests/e2e/test_submit.py
 
+.PHONY: object-store
+object-store: $(VENV)/.ready ## Checkpoints in a real S3 server, with kills
+	$(BIN)/pip install --quiet --disable-pip-version-check --target .s3 'moto[s3]>=5' flask flask-cors s3fs
+	PYTHONPATH=.s3 $(BIN)/python -m pytest -q -m slow tests/e2e/test_object_store.py
+
 gpu: $(VENV)/.ready ## The tests that need a CUDA device: make gpu EXTRA=cuda
 	$(BIN)/python -m pytest -m gpu tests/gpu
 

@@ -3,29 +3,26 @@
     checkpoints/update_000050/
         trained.safetensors  average.safetensors  optimizer.safetensors  state.json  manifest.json
 
-A checkpoint is written into a temporary folder, every file is flushed to disk, the manifest with each file's sha256 is
-written last, and the folder is renamed into place. Reading checks the manifest first; a broken checkpoint is named and
-the one before it is used. The learner's checkpoint is the only truth of a run: queue and payloads can be redrawn.
+The manifest holds each file's sha256 and is written last; `checkpoint_folders` says how a checkpoint appears at once,
+in a folder and in an object store. A broken checkpoint is named and the one before it is used. The learner's checkpoint
+is the only truth of a run: queue and payloads can be redrawn.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+import safetensors.torch
 from torch import Tensor
 
+from learner.checkpoint_folders import STATE, CheckpointFolder, open_folder
+
 Tensors = Mapping[str, Tensor]
-MANIFEST = "manifest.json"
-STATE = "state.json"
+SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,93 +39,57 @@ def checkpoint_name(update: int) -> str:
 
 
 def save_checkpoint(
-    parent: Path, update: int, checkpoint: Checkpoint, keep: int, reached: Callable[[str], None] = lambda place: None
-) -> Path:
+    parent: Path | str,
+    update: int,
+    checkpoint: Checkpoint,
+    keep: int,
+    reached: Callable[[str], None] = lambda place: None,
+) -> None:
     """Write a checkpoint atomically, then delete those of later updates, which the run went back behind because they
-    were broken, and all but the newest `keep`. Returns its folder. `reached` is told of each place at which a crash
-    would leave something else behind.
+    were broken, and all but the newest `keep`. parent: a folder, or an fsspec URL. `reached` is told of each place at
+    which a crash would leave something else behind. OSError where the place has no room, or does not answer.
     """
-    parent.mkdir(parents=True, exist_ok=True)
-    final = parent / checkpoint_name(update)
-    draft = parent / f".{final.name}.tmp-{uuid.uuid4().hex[:8]}"
-    draft.mkdir()
-    for name, tensors in checkpoint.tensors.items():
-        save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, draft / f"{name}.safetensors")
-        reached("checkpoint.file")
-    (draft / STATE).write_text(json.dumps(checkpoint.state, indent=1, sort_keys=True))
-    reached("checkpoint.files")
-    files = sorted(path for path in draft.iterdir())
-    manifest = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    (draft / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    for path in [*files, draft / MANIFEST, draft]:
-        _flush(path)
-    if final.exists():  # left by a lineage that was rolled back
-        shutil.rmtree(final)
-    draft.rename(final)
+    folder, name = open_folder(parent), checkpoint_name(update)
+    folder.write(name, _files(checkpoint), reached)
     reached("checkpoint.renamed")
-    _flush(parent)
-    folders = _complete(parent)
-    newest = folders.index(final) + 1
-    for other in [*folders[newest:], *folders[:newest][:-keep]]:
-        shutil.rmtree(other)
-    return final
+    folder.prune([found for found in folder.names() if found <= name][-keep:])
 
 
-def load_latest(parent: Path) -> tuple[Checkpoint, list[str]] | None:
+def load_latest(parent: Path | str) -> tuple[Checkpoint, list[str]] | None:
     """The newest sound checkpoint, and a sentence about each broken one that was passed over; None where there is
-    none at all. Raises ValueError where there are checkpoints and all are broken.
+    none at all. Raises ValueError where there are checkpoints and all are broken, OSError where a remote store does not
+    answer: that is no reason to go back.
     """
-    complaints: list[str] = []
-    folders = _complete(parent) if parent.is_dir() else []
-    for folder in reversed(folders):
-        problem = _problem(folder)
-        if problem is None:
-            return _load(folder), complaints
-        complaints.append(problem)
+    folder, complaints = open_folder(parent), list[str]()
+    for name in reversed(folder.names()):
+        try:
+            return _load(folder, name), complaints
+        except ValueError as error:
+            complaints.append(str(error))
     if complaints:
         raise ValueError("no sound checkpoint: " + "; ".join(complaints))
     return None
 
 
-def load_checkpoint(parent: Path, update: int) -> Checkpoint:
+def load_checkpoint(parent: Path | str, update: int) -> Checkpoint:
     """An update's checkpoint. ValueError where there is none, or it is broken."""
-    folder = parent / checkpoint_name(update)
-    if problem := _problem(folder):
-        raise ValueError(problem)
-    return _load(folder)
+    return _load(open_folder(parent), checkpoint_name(update))
 
 
-def saved_updates(parent: Path) -> list[int]:
+def saved_updates(parent: Path | str) -> list[int]:
     """The updates that have a checkpoint, sound or not, rising."""
-    return [int(folder.name.removeprefix("update_")) for folder in _complete(parent)]
+    return [int(name.removeprefix("update_")) for name in open_folder(parent).names()]
 
 
-def _load(folder: Path) -> Checkpoint:
-    tensors = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
-    return Checkpoint(tensors, json.loads((folder / STATE).read_text()))
+def _files(checkpoint: Checkpoint) -> Iterator[tuple[str, bytes]]:
+    for name, tensors in checkpoint.tensors.items():
+        stored = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        yield f"{name}{SUFFIX}", safetensors.torch.save(stored)
+    yield STATE, json.dumps(checkpoint.state, indent=1, sort_keys=True).encode()
 
 
-def _problem(folder: Path) -> str | None:
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        if not isinstance(manifest, dict) or STATE not in manifest:
-            return f"{folder / MANIFEST}: expected the sha256 of {STATE} and every other file, found {manifest!r:.60}"
-        for name, sha in manifest.items():
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-            if found != sha:
-                return f"{folder / name}: expected sha256 {sha[:12]}, found {found[:12]}"
-    except (OSError, ValueError) as error:
-        return f"{folder}: {error}"
-    return None
-
-
-def _complete(parent: Path) -> list[Path]:
-    return sorted(path for path in parent.glob("update_*") if path.is_dir())
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _load(folder: CheckpointFolder, name: str) -> Checkpoint:
+    files = folder.read(name)
+    stored = [file for file in sorted(files) if file.endswith(SUFFIX)]
+    tensors = {file.removesuffix(SUFFIX): safetensors.torch.load(files[file]) for file in stored}
+    return Checkpoint(tensors, json.loads(files[STATE]))

@@ -166,6 +166,9 @@ class FleetConfig(Block):
     max_payload_bytes: Positive | None = None
     """Bytes of payloads in flight at most; new groups wait for room, and one update's groups must fit. null = no
     bound."""
+    checkpoints: str | None = None
+    """An fsspec URL that every start reaches, such as s3://bucket/tafs: checkpoints are at URL/<name of the run>, and a
+    start from anywhere goes on from them. null = in the run folder."""
     record: RecordConfig | None = None
     """What the learner consumes, kept for `tafs replay`; null = nothing is."""
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
@@ -198,6 +201,13 @@ class FleetConfig(Block):
     def _empty_is_none(cls, redis: str | None) -> str | None:
         """`${TAFS_REDIS_URL:-}` of an environment without one."""
         return redis or None
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _outlives_the_process(cls, url: str | None) -> str | None:
+        if url is not None and ("://" not in url or url.startswith("memory:")):
+            raise ValueError(f"expected a URL that outlives a process, such as s3://bucket/folder, found {url!r}")
+        return url
 
     @field_serializer("redis")
     def _without_its_password(self, redis: str | None) -> str | None:

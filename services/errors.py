@@ -11,6 +11,7 @@
     ├── WeightsError            70  weights could not be published or fetched
     │   ├── WeightsMissing          the version is not, or no longer, in the store
     │   └── WeightsCorrupt          bytes or tensors do not have the digest they were published with
+    ├── CheckpointFailed        75  where checkpoints lie has no room, or does not answer
     ├── WorkerFailed            70  a worker failed more often than its budget allows
     │   └── LearnerLost             a rank of the learner died; caught where it can be replaced
     ├── RewardFailed            75  a reward could not give scores
@@ -93,6 +94,12 @@ class WeightsMissing(WeightsError):
 
 class WeightsCorrupt(WeightsError):
     """A weights version does not have the digest that it was published with."""
+
+
+class CheckpointFailed(TafsError):
+    """A checkpoint could not be written or read: its place has no room, or does not answer. The one before is there."""
+
+    exit_code = ExitCode.TRY_AGAIN
 
 
 class WorkerFailed(TafsError):

@@ -75,11 +75,13 @@ class Controller:
         blobs: BlobStore,
         observe: Callable[[UpdateRecord, Sequence[Journey]], None],
         *,
-        checkpoints: Path,
+        checkpoints: Path | str,
         note: Callable[[str], None],
         rolled_back: Callable[[int], None],
     ) -> None:
-        """checkpoints: their folder. note: tells the operator. rolled_back: told to which update the run went back."""
+        """checkpoints: their folder, or its URL. note: tells the operator. rolled_back: told to which update the run
+        went back.
+        """
         self._rolled_back = rolled_back
         self._checkpoints = checkpoints
         self._owner = new_owner("controller")

@@ -123,12 +123,12 @@ class Fleet:
         """Every worker's stacks, into the run folder; the file."""
         return self.supervisor.dump_stacks(why)
 
-    def restore(self, folder: Path) -> Restored:
+    def restore(self, folder: Path | str) -> Restored:
         """Every rank goes on from the newest sound checkpoint."""
         found: Restored = self._ask_learner("restore", folder, what="restoring the learner")
         return found
 
-    def replace_learner(self, folder: Path) -> Restored:
+    def replace_learner(self, folder: Path | str) -> Restored:
         """After LearnerLost: start every rank anew, as often as the budget allows; what its newest checkpoint holds.
         Rollout and reward workers go on meanwhile. WorkerFailed when the budget is spent.
         """
@@ -162,7 +162,7 @@ class Fleet:
         result: UpdateResult = self._ask_learner("update", order, what="an update")
         return result
 
-    def save(self, folder: Path, progress: Progress, config_digest: str) -> None:
+    def save(self, folder: Path | str, progress: Progress, config_digest: str) -> None:
         """Write a checkpoint."""
         self._ask_learner("save", folder, progress, config_digest, what="a checkpoint")
 

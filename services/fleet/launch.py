@@ -41,7 +41,7 @@ from services.fleet.messages import Progress
 from services.fleet.model_folder import model_folder, model_name
 from services.fleet.preflight import check_inputs, check_places, check_reach, check_room
 from services.fleet.recorder import SCRAPE_TIMEOUT_S, Recorder, compose_run_strips
-from services.fleet.run_folder import owned, recorded_commit
+from services.fleet.run_folder import checkpoints_of, config_digest, owned, recorded_commit
 from services.fleet.session import Session
 from services.fleet.stop import StopSign
 from services.fleet.watch import BEST_FOLDER, build_watch
@@ -101,7 +101,7 @@ def train(config: RunConfig, *, fresh: bool, console: Console, lines: JsonLines 
         stack.callback(blobs.close)
         sweeper = OrphanSweeper(blobs, redis, config.name, ORPHAN_GRACE_S)
         stack.enter_context(Beat(lambda: sweeper.sweep(time.monotonic()), ORPHAN_GRACE_S / 4, "orphan sweeper"))
-        session = Session(config, folder, fleet, recorder, console, folder / "checkpoints", watch=None)
+        session = Session(config, folder, fleet, recorder, console, checkpoints_of(config, folder), watch=None)
 
         def rolled_back(update: int) -> None:  # by then the session has its watch
             session.rolled_back(update)
@@ -176,6 +176,11 @@ def _restore(session: Session) -> Progress:
         session.console.print(f"checkpoint passed over: {complaint}")
     lines = [json.loads(line) for line in (session.folder / "history.jsonl").read_text().splitlines()]
     if restored.progress is not None:
+        if not lines and restored.config != config_digest(session.config):
+            raise ConfigError(
+                f"{session.checkpoints}: expected checkpoints of this configuration, for {session.folder} is new; "
+                "found another's; use another `name` or fleet.checkpoints, or --fresh to move them aside"
+            )
         session.console.print(f"going on from the checkpoint of update {restored.progress.update}")
     return resumed(restored.progress, [(line["version"], line["lineage"]) for line in lines])
 

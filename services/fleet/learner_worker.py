@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from rollout.trained import digest_tensors
 from rollout.types import ScoredGroup, WeightsVersion
 from services.config import RunConfig
 from services.data.wire import ScoredEntry, decode
-from services.errors import RunMissing, ServerUnavailable
+from services.errors import CheckpointFailed, RunMissing, ServerUnavailable
 from services.fleet.build import build_learner, build_policy, digests, use_threads
 from services.fleet.evaluation import draw_strips, evaluate
 from services.fleet.failpoints import failpoint
@@ -68,16 +69,21 @@ class LearnerWorker:
             self._recordings = Recordings(config.folder, record.updates, record.max_gib * GIB)
         self._pulse.enter("idle")
 
-    def restore(self, folder: Path) -> Restored:
-        """Go on from the newest sound checkpoint."""
-        found = load_latest(folder)
+    def restore(self, folder: Path | str) -> Restored:
+        """Go on from the newest sound checkpoint. CheckpointFailed where its place does not answer."""
+        with _reaching(folder):
+            found = load_latest(folder)
         if found is None:
             return Restored(progress=None, digest=digest_tensors(self._learner.parameters), complaints=())
         checkpoint, complaints = found
         progress = msgspec.convert(checkpoint.state["progress"], Progress)
         self._learner.load(checkpoint.tensors, progress.update)
-        digest = digest_tensors(self._learner.parameters)
-        return Restored(progress=progress, digest=digest, complaints=tuple(complaints))
+        return Restored(
+            progress=progress,
+            digest=digest_tensors(self._learner.parameters),
+            config=checkpoint.state["config_digest"],
+            complaints=tuple(complaints),
+        )
 
     def publish(self, version: int, lineage: int, epoch: int) -> WeightsVersion:
         """Publish the live weights under a new version."""
@@ -175,13 +181,14 @@ class LearnerWorker:
         oldest = min(groups, key=lambda group: group.group.weights.update)
         return self._learner.check_group(oldest, self._stores.weights.fetch(oldest.group.weights))
 
-    def save(self, folder: Path, progress: Progress, config_digest: str) -> None:
-        """Write a checkpoint (rank 0)."""
+    def save(self, folder: Path | str, progress: Progress, config_digest: str) -> None:
+        """Write a checkpoint (rank 0). CheckpointFailed where its place has no room, or does not answer."""
         assert progress.update == self._learner.updates_done, f"{progress.update} != {self._learner.updates_done}"
         if self._rank == 0:
             state: dict[str, Any] = {"progress": msgspec.to_builtins(progress), "config_digest": config_digest}
             keep = self._config.learning.keep_checkpoints
-            save_checkpoint(folder, progress.update, Checkpoint(self._learner.tensors(), state), keep, failpoint)
+            with _reaching(folder):
+                save_checkpoint(folder, progress.update, Checkpoint(self._learner.tensors(), state), keep, failpoint)
 
     def save_trained(self, folder: Path) -> None:
         """Write the average as stock diffusers loads it (rank 0)."""
@@ -208,3 +215,11 @@ class LearnerWorker:
             return evaluate(build_policy(self._config), self._config, task)
         with self._learner.holding(self._learner.average.tensors):
             return evaluate(self._policy, self._config, task)
+
+
+@contextmanager
+def _reaching(folder: Path | str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointFailed(f"checkpoints at {folder} (fleet.checkpoints): {error}") from error

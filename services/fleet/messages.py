@@ -50,6 +50,7 @@ class Restored:
 
     progress: Progress | None  # None: there was no checkpoint
     digest: str  # of the weights that the learner holds now
+    config: str | None = None  # digest of the configuration that it was saved under
     complaints: tuple[str, ...]  # one sentence about every broken checkpoint that was passed over
 
 

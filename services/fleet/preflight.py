@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from learner.checkpoint_folders import open_folder
 from rewards.build import build as build_reward
 from rewards.build import build_held_out
 from rewards.judge import build_judge
@@ -18,6 +19,7 @@ from services.config import FleetConfig, RunConfig
 from services.errors import ConfigError, RewardFailed
 from services.fleet.model_folder import model_folder
 from services.fleet.placement import Node, bundles_of, plan
+from services.fleet.run_folder import checkpoints_of
 
 
 def check_inputs(config: RunConfig) -> list[str]:
@@ -42,6 +44,8 @@ def check_inputs(config: RunConfig) -> list[str]:
             for entry in () if watch is None else watch.panel:
                 check_metadata(build_held_out(entry.use, entry.options), [prompt.metadata for prompt in held_out])
                 found.append(f"panel: {entry.title}, held out")
+        if config.fleet.checkpoints is not None:
+            found.append(_check_checkpoints(config))
         if "RAY_ADDRESS" not in os.environ:
             check_room(config.fleet, {"CPU": float(os.cpu_count() or 1), "GPU": math.inf})
             found.append(f"room: {os.cpu_count()} CPUs on this machine")
@@ -50,6 +54,16 @@ def check_inputs(config: RunConfig) -> list[str]:
     except RewardError as error:
         raise RewardFailed(str(error)) from error
     return found
+
+
+def _check_checkpoints(config: RunConfig) -> str:
+    place = checkpoints_of(config, config.folder)
+    try:
+        folder = open_folder(place)
+        folder.probe()
+        return f"checkpoints: {len(folder.names())} at {place}, writable"
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"fleet.checkpoints: expected a place to write to, found {place}: {error}") from error
 
 
 def _check_rewards(config: RunConfig, prompts: Sequence[Prompt]) -> list[str]:

@@ -25,7 +25,7 @@ from services.errors import ConfigError
 from services.fleet.build import build_learner, build_policy, digests, use_threads
 from services.fleet.messages import Progress
 from services.fleet.recording import RecordedUpdate, read_recording, recorded
-from services.fleet.run_folder import config_digest, recorded_config
+from services.fleet.run_folder import checkpoints_of, config_digest, recorded_config
 from services.fleet.scored import scored_group
 
 
@@ -47,7 +47,7 @@ class Replay:
         """
         self._folder = folder
         self._config = recorded_config(folder)
-        self._checkpoints = folder / "checkpoints"
+        self._checkpoints = checkpoints_of(self._config, folder)
         numbers = [number for number, _ in recorded(folder)]
         if not numbers:
             raise ConfigError(

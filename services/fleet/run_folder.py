@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from learner.checkpoint_folders import open_folder
 from services.config import RunConfig
 from services.errors import ConfigError
 
@@ -32,9 +33,9 @@ def owned(config: RunConfig, *, fresh: bool) -> Iterator[Path]:
     difference; `fresh` moves it aside instead. ConfigError where the folder cannot be written.
     """
     folder = config.folder
-    if fresh and folder.exists():
-        folder.rename(folder.with_name(f"{folder.name}.until-{time.strftime('%Y%m%d-%H%M%S')}"))
     try:
+        if fresh:
+            _set_aside(config, f"until-{time.strftime('%Y%m%d-%H%M%S')}")
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     except OSError as error:
@@ -64,6 +65,19 @@ def _settle(config: RunConfig, folder: Path) -> None:
             )
     path.write_text(yaml.safe_dump(resolved, sort_keys=False))
     (folder / "run.json").write_text(json.dumps({"inputs": inputs, **provenance()}, indent=1))
+
+
+def _set_aside(config: RunConfig, mark: str) -> None:
+    if config.folder.exists():
+        config.folder.rename(config.folder.with_name(f"{config.folder.name}.{mark}"))
+    if config.fleet.checkpoints is not None:
+        open_folder(checkpoints_of(config, config.folder)).set_aside(mark)
+
+
+def checkpoints_of(config: RunConfig, folder: Path) -> Path | str:
+    """Where the run of that folder has its checkpoints: in it, or below a URL."""
+    url = config.fleet.checkpoints
+    return folder / "checkpoints" if url is None else f"{url.rstrip('/')}/{config.name}"
 
 
 def recorded_config(folder: Path) -> RunConfig:

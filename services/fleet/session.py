@@ -31,7 +31,7 @@ class Session:
     fleet: Fleet
     recorder: Recorder
     console: Console
-    checkpoints: Path  # what a learner that is replaced goes on from
+    checkpoints: Path | str  # what a learner that is replaced goes on from
     watch: Watch | None
 
     def with_learner(self, action: Callable[[], T]) -> T:

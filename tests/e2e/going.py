@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
-from safetensors.torch import load_file
 
+from learner.checkpoint import Checkpoint, load_latest
 from services.fleet.failpoints import VARIABLE
 from services.observe.history import read_history
 from services.observe.workers import WorkerFigures, read_workers
@@ -38,6 +38,7 @@ class Going:
 
     def __init__(self, parent: Path, name: str, *overrides: str, **variables: str) -> None:
         self.folder = parent / name
+        self.checkpoints: Path | str = self.folder / "checkpoints"
         self.log = parent / f"{name}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -123,15 +124,21 @@ def newest(folder: Path) -> Path:
     return sorted((folder / "checkpoints").glob("update_*"))[-1]
 
 
+def last_checkpoint(place: Path | str) -> Checkpoint:
+    """The newest one, wherever it is; none may be broken."""
+    found = load_latest(place)
+    assert found is not None
+    assert found[1] == []
+    return found[0]
+
+
 def assert_equal_to(going: Going, whole: Path) -> None:
     """Trained weights, their average, the optimizer and what was consumed, bit by bit."""
-    for name in ("trained", "average", "optimizer"):
-        a, b = (load_file(newest(folder) / f"{name}.safetensors") for folder in (whole, going.folder))
-        assert equal(a, b), f"{name} differs"
-    ours, theirs = (
-        json.loads((newest(folder) / "state.json").read_text())["progress"] for folder in (going.folder, whole)
-    )
-    assert ours["consumed"] == theirs["consumed"]
+    ours, theirs = last_checkpoint(going.checkpoints), last_checkpoint(whole / "checkpoints")
+    assert ours.tensors.keys() == theirs.tensors.keys() >= {"trained", "average", "optimizer"}
+    for kind, tensors in ours.tensors.items():
+        assert equal(tensors, theirs.tensors[kind]), f"{kind} differs"
+    assert ours.state["progress"]["consumed"] == theirs.state["progress"]["consumed"]
 
 
 def assert_trained_once(going: Going, updates: int = 8) -> None:
@@ -140,7 +147,7 @@ def assert_trained_once(going: Going, updates: int = 8) -> None:
     consumed = [ordinal for record in records for ordinal in record.report["consumed"]]
     assert [record.update for record in records] == list(range(1, updates + 1))
     assert len(set(consumed)) == len(consumed) == 2 * updates, "a group was lost or trained twice"
-    progress = json.loads((newest(going.folder) / "state.json").read_text())["progress"]
+    progress = last_checkpoint(going.checkpoints).state["progress"]
     counted = [ordinal for start, stop in progress["consumed"] for ordinal in range(start, stop)]
     assert counted == sorted(consumed), "the checkpoint has consumed other groups than the history"
     assert all(record.report["images"] == 2 * 4 for record in records), "an incomplete group was trained"

@@ -3,7 +3,8 @@ import json
 import pytest
 import torch
 
-from learner.checkpoint import MANIFEST, STATE, Checkpoint, checkpoint_name, load_latest, save_checkpoint
+from learner.checkpoint import Checkpoint, checkpoint_name, load_latest, save_checkpoint
+from learner.checkpoint_folders import MANIFEST, STATE
 from learner.update import Learner
 from tests.tiny_groups import adapted_policy, draw_groups, fingerprint, spec
 
@@ -18,7 +19,9 @@ def content(update):
 
 
 def save(folder, *updates, keep=9):
-    return [save_checkpoint(folder, update, content(update), keep) for update in updates]
+    for update in updates:
+        save_checkpoint(folder, update, content(update), keep)
+    return [folder / checkpoint_name(update) for update in updates]
 
 
 def latest(folder):
@@ -39,7 +42,8 @@ def corrupt(path):
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     (folder,) = save(tmp_path, 7)
-    assert folder == tmp_path / "update_000007"
+    assert folders(tmp_path) == ["update_000007"]
+    assert set(folders(folder)) == {f"{name}.safetensors" for name in content(7).tensors} | {MANIFEST, STATE}
     checkpoint, complaints = latest(tmp_path)
     assert complaints == []
     assert checkpoint.state == content(7).state
@@ -75,6 +79,8 @@ def test_a_save_that_fails_halfway_leaves_a_draft_and_no_checkpoint(tmp_path):
     assert len(folders(tmp_path)) == 2
     checkpoint, complaints = latest(tmp_path)
     assert (checkpoint.state["update"], complaints) == (5, [])
+    save(tmp_path, 6)
+    assert folders(tmp_path) == [checkpoint_name(5), checkpoint_name(6)], "drafts must not fill the disk"
 
 
 @pytest.mark.parametrize("file", ["trained.safetensors", STATE, "average.safetensors"])
