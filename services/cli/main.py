@@ -145,11 +145,24 @@ def sample(
 
 
 @app.command()
-def status(run_folder: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/quickstart.")]) -> None:
-    """Show where a run stands."""
-    from services.cli.status import show_status
+def status(
+    run_folder: Annotated[Path, typer.Argument(help="Run folder, e.g. runs/quickstart.")],
+    *,
+    watch: Annotated[
+        bool | None, typer.Option("--watch/--once", help="Live, or once. Default: live on a terminal.")
+    ] = None,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1.0,
+) -> None:
+    """Show where a run stands: progress, queue, and every worker."""
+    from rich.console import Console
 
-    show_status(run_folder)
+    from services.cli.status import show_status, watch_status
+
+    console = Console()
+    if console.is_terminal if watch is None else watch:
+        watch_status(run_folder, console, every_s=every)
+    else:
+        show_status(run_folder, console)
 
 
 @app.command()
