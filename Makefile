@@ -54,6 +54,10 @@ bench-metrics: $(VENV)/.ready ## What being watched costs
 ablation: $(VENV)/.ready ## The study of the method's parts, hours; goes on where it stopped. ARGS="--arms ... --seeds ..."
 	$(BIN)/python -m tests.ablation.study $(ARGS)
 
+.PHONY: second-family
+second-family: $(VENV)/.ready ## The quickstart's run on a tiny FLUX.2-klein, trained here first: half an hour of one core
+	$(BIN)/python -m tests.second_family.study $(ARGS)
+
 vllm: $(VENV)/.ready $(VLLM)/.ready ## The judges against a real vLLM on this CPU
 	TAFS_VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/python -m pytest -m slow tests/rewards/vlm/test_vllm.py
 

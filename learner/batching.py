@@ -1,15 +1,19 @@
-"""Scored groups as one flat table of (sample, transition) pairs, the unit of a minibatch."""
+"""Scored groups as flat tables of (sample, transition) pairs, the unit of a minibatch: one table for all groups whose
+latents and conditions have the same shapes, since only those fit into one network call.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import accumulate
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rollout.policy import Conditions
 from rollout.process import process_of
 from rollout.types import ScoredGroup
 
@@ -43,9 +47,41 @@ class Pairs:
         return Pairs(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Stack:
+    """Pairs of which any fit into one network call."""
+
+    pairs: Pairs
+    conditions: Conditions  # `pairs.prompt` is a row of them
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def take(self, rows: Tensor) -> Stack:
+        """The given rows."""
+        return Stack(self.pairs.take(rows), self.conditions)
+
+
+def alike(groups: Sequence[ScoredGroup], conditions: Sequence[Conditions]) -> list[list[int]]:
+    """The places of the groups of each stack: those whose latents, and whose conditions of one row each, have the same
+    shapes. In order of their first groups.
+    """
+    found: dict[object, list[int]] = {}
+    for place, (group, row) in enumerate(zip(groups, conditions, strict=True)):
+        shapes = [(name, tuple(tensor.shape[1:])) for name, tensor in sorted(row.tensors.items())]
+        found.setdefault((tuple(group.group.trajectory.states.shape[2:]), *shapes), []).append(place)
+    return list(found.values())
+
+
+def rows_of_each(rows: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Rows of all tables of these sizes one after another, in any order, as rows of each table in that order."""
+    ends = accumulate(sizes)
+    return [rows[(rows >= end - size) & (rows < end)] - (end - size) for end, size in zip(ends, sizes, strict=True)]
+
+
 def build_pairs(groups: Sequence[ScoredGroup], tables: Sequence[NDArray[np.float64]]) -> Pairs:
-    """All pairs of the groups; row i of the conditions belongs to groups[i]. A transition that samples of a branching
-    group share is one pair.
+    """All pairs of groups with latents of one shape; row i of the conditions belongs to groups[i]. A transition that
+    samples of a branching group share is one pair.
     """
     parts = [_group_pairs(group, table, row) for row, (group, table) in enumerate(zip(groups, tables, strict=True))]
     return Pairs(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Pairs)))

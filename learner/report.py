@@ -165,7 +165,7 @@ def _statistics(tables: Sequence[_Table], weight: float) -> RewardStatistics:
 
 def build_report(
     groups: Sequence[ScoredGroup],
-    pairs: Pairs,
+    pairs: Sequence[Pairs],
     tally: Tally,
     *,
     update: int,
@@ -173,9 +173,10 @@ def build_report(
     rewards: Mapping[str, RewardStatistics],
     gains: Mapping[int, float],
 ) -> UpdateReport:
-    """The report of a finished update."""
+    """The report of a finished update on all these pairs."""
     total = max(tally.pairs, 1)
-    steps = sorted(set(pairs.step.tolist()))
+    step_of, advantage = (torch.cat([getattr(part, name) for part in pairs]) for name in ("step", "advantage"))
+    steps = sorted(set(step_of.tolist()))
     return UpdateReport(
         update=update,
         consumed=tuple(group.group.ordinal for group in groups),
@@ -191,13 +192,13 @@ def build_report(
         guard_drift=tally.guard_drift,
         drift={step: (tally.drift_squares[step] / max(tally.drift_counts[step], 1)) ** 0.5 for step in steps},
         log_ratio_max={step: tally.log_ratio_max[step] for step in steps},
-        advantage_std={step: float(pairs.advantage[pairs.step == step].std()) for step in steps},
+        advantage_std={step: float(advantage[step_of == step].std()) for step in steps},
         rewards=rewards,
         distance=float("nan") if tally.distance is None else tally.distance,
         diversity=_mean_by_place([group.group.diversity for group in groups]),
         temperature=_mean_by_place([group.group.behaviour.temperatures for group in groups]),
         baseline_gain=gains,
-        advantages=histograms({step: [pairs.advantage[pairs.step == step].cpu().numpy()] for step in steps}),
+        advantages=histograms({step: [advantage[step_of == step].cpu().numpy()] for step in steps}),
         drifts=histograms(tally.drifts),
     )
 

@@ -1,6 +1,6 @@
 """One update: scored groups in, changed weights and a report out.
 
-groups -> advantages -> pairs -> [guard] -> for each optimizer step: micro-batches -> sum over ranks -> AdamW -> EMA
+groups -> advantages -> stacks -> [guard] -> for each optimizer step: micro-batches -> sum over ranks -> AdamW -> EMA
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.advantage import Credit
-from learner.batching import Pairs, build_pairs
+from learner.batching import Pairs, Stack, alike, build_pairs, rows_of_each
 from learner.combination import Weighting, baseline_gains, group_advantages
 from learner.ema import Average
 from learner.guard import RatioGuardError, check_drift, check_guidance
@@ -27,7 +27,7 @@ from learner.ranks import Alone, Ranks, all_agree
 from learner.report import Tally, UpdateReport, build_report, reward_statistics
 from learner.temperature import SpreadTarget, TemperatureControl
 from rollout.lora import has_adapter, reference
-from rollout.policy import Conditions, Policy
+from rollout.policy import Conditions, Policy, conditions_of
 from rollout.seeding import named_seed
 from rollout.trained import load_tensors, trained_tensors
 from rollout.types import ScoredGroup
@@ -83,18 +83,20 @@ class Learner:
         another guidance.
         """
         check_guidance(groups, self.policy.guidance)
-        pairs = self._trained_pairs(groups)
+        stacks = self._stacks(groups)
         guard = guard and self.spec.nft is None  # which asks for no density
-        conditions = self._encode(groups)
         tally = Tally()
         rate = self.spec.rates.at(self.updates_done)
-        shares = self._shares(len(pairs))
-        anchors = self._velocities(pairs, conditions) if len(shares) > 1 else None
-        for index, rows in enumerate(shares):
-            anchor = None if anchors is None else anchors[rows]
-            self._accumulate(pairs.take(rows), anchor, conditions, tally)
+        shares = self._shares([len(stack) for stack in stacks])
+        anchors = [self._velocities(stack) for stack in stacks] if len(shares) > 1 else None
+        for index, share in enumerate(shares):
+            parts = [stack.take(rows) for stack, rows in zip(stacks, share, strict=True)]
+            total = sum(float(part.pairs.count.sum()) for part in parts)
+            for place, (part, rows) in enumerate(zip(parts, share, strict=True)):
+                self._accumulate(part, None if anchors is None else anchors[place][rows], total, tally)
             if guard and index == 0:
-                self._agree_on_drift(tally.drift_max if anchors is None else _drift_by_step(pairs, anchors), tally)
+                measured = tally.drift_max if anchors is None else _drift_by_step(stacks, anchors)
+                self._agree_on_drift(measured, tally)
             self._step(rate, tally)
         if self.control is not None:
             number = self.updates_done + 1
@@ -105,7 +107,7 @@ class Learner:
         gains = baseline_gains(groups, self.spec.credit, self.spec.weightings)
         return build_report(
             groups,
-            pairs,
+            [stack.pairs for stack in stacks],
             tally.over(self.ranks),
             update=self.updates_done,
             rate=rate,
@@ -118,8 +120,8 @@ class Learner:
         check_guidance([group], self.policy.guidance)
         pairs = self._pairs([group], [np.zeros((group.group.num_samples, len(group.group.trajectory.transitions)))])
         with self.holding(weights):
-            v = self._velocities(pairs, self._encode([group]))
-        measured = _drift_by_step(pairs, v)
+            stack = Stack(pairs, self._encode(group))
+            measured = _drift_by_step([stack], [self._velocities(stack)])
         check_drift(measured, self._dtype)
         return max(measured.values())
 
@@ -156,18 +158,29 @@ class Learner:
     def _dtype(self) -> torch.dtype:
         return next(iter(self.policy.network.parameters())).dtype
 
-    def _trained_pairs(self, groups: Sequence[ScoredGroup]) -> Pairs:
+    def _stacks(self, groups: Sequence[ScoredGroup]) -> list[Stack]:
         tables = group_advantages(groups, self.spec.credit, self.spec.weightings, self.updates_done + 1)
-        if self.spec.nft is None:
-            return self._pairs(groups, tables)
-        seed = named_seed("forward", self.spec.seed, self.updates_done)
-        return forward_pairs(groups, tables, seed).to(next(iter(self.parameters.values())).device)
+        conditions = [self._encode(group) for group in groups]
+        stacks = []
+        for index, places in enumerate(alike(groups, conditions)):
+            chosen, credits = [groups[place] for place in places], [tables[place] for place in places]
+            if self.spec.nft is None:
+                pairs = self._pairs(chosen, credits)
+            else:
+                seed = named_seed("forward", self.spec.seed, self.updates_done, index)
+                pairs = forward_pairs(chosen, credits, seed).to(self._device)
+            stacks.append(Stack(pairs, Conditions.concatenate([conditions[place] for place in places])))
+        return stacks
 
     def _pairs(self, groups: Sequence[ScoredGroup], tables: Sequence[NDArray[np.float64]]) -> Pairs:
-        return build_pairs(groups, tables).to(next(iter(self.parameters.values())).device)
+        return build_pairs(groups, tables).to(self._device)
 
-    def _encode(self, groups: Sequence[ScoredGroup]) -> Conditions:
-        return self.policy.encode([group.group.prompt.text for group in groups])
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self.parameters.values())).device
+
+    def _encode(self, group: ScoredGroup) -> Conditions:
+        return conditions_of(self.policy, group.group.prompt)
 
     def _agree_on_drift(self, measured: Mapping[int, float], tally: Tally) -> None:
         """The ratio guard, on all ranks alike: a rank that raised alone would leave its peers waiting for a sum."""
@@ -181,50 +194,52 @@ class Learner:
             raise problem or RatioGuardError("another rank's ratio guard is broken; its message tells where")
         tally.guard_drift = max(measured.values(), default=math.nan)
 
-    def _velocity(self, pairs: Pairs, conditions: Conditions) -> Tensor:
-        return self.policy.velocity(pairs.states, pairs.sigma, conditions.take(pairs.prompt))
+    def _velocity(self, batch: Stack) -> Tensor:
+        pairs = batch.pairs
+        return self.policy.velocity(pairs.states, pairs.sigma, batch.conditions.take(pairs.prompt))
 
     @torch.no_grad()
-    def _velocities(self, pairs: Pairs, conditions: Conditions) -> Tensor:
-        rows = torch.split(torch.arange(len(pairs)), self.spec.micro_batch)
-        return torch.cat([self._velocity(pairs.take(part), conditions) for part in rows])
+    def _velocities(self, stack: Stack) -> Tensor:
+        rows = torch.split(torch.arange(len(stack)), self.spec.micro_batch)
+        return torch.cat([self._velocity(stack.take(part)) for part in rows])
 
-    def _shares(self, total: int) -> list[Tensor]:
-        """The rows of each optimizer step: all, or a seeded shuffle in equal parts."""
+    def _shares(self, sizes: Sequence[int]) -> list[list[Tensor]]:
+        """By optimizer step the rows of each stack: all, or a seeded shuffle of all pairs in equal parts."""
         if self.spec.optimizer_steps == 1:
-            return [torch.arange(total)]
+            return [[torch.arange(size) for size in sizes]]
         generator = torch.Generator().manual_seed(named_seed("shuffle", self.spec.seed, self.updates_done))
-        return list(torch.randperm(total, generator=generator).tensor_split(self.spec.optimizer_steps))
+        shuffled = torch.randperm(sum(sizes), generator=generator)
+        return [rows_of_each(rows, sizes) for rows in shuffled.tensor_split(self.spec.optimizer_steps)]
 
-    def _accumulate(self, pairs: Pairs, anchor: Tensor | None, conditions: Conditions, tally: Tally) -> None:
-        """Gradients of this rank's pairs of one optimizer step. anchor: the velocities [n, C, h, w] when the update
-        began, or None where that is now. Pairs without advantage change nothing, unless there is a KL, and are left
-        out; they still count in the mean.
+    def _accumulate(self, stack: Stack, anchor: Tensor | None, total: float, tally: Tally) -> None:
+        """Gradients of this rank's pairs of one optimizer step in one stack. anchor: the velocities [n, C, h, w] when
+        the update began, or None where that is now. total: pairs of the optimizer step, over all ranks and stacks.
+        Pairs without advantage change nothing, unless there is a KL, and are left out; they still count in the mean.
         """
+        pairs = stack.pairs
         mine = torch.arange(self.ranks.rank, len(pairs), self.ranks.size, device=pairs.advantage.device)
-        total = float(pairs.count.sum())
         needed = mine if self.spec.objective.kl_weight > 0.0 else mine[pairs.advantage[mine] != 0.0]
         for start in range(0, len(needed), self.spec.micro_batch):  # never an empty call, where there is nothing to do
             rows = needed[start : start + self.spec.micro_batch]
-            batch = pairs.take(rows)
-            result = self._pair_loss(batch, None if anchor is None else anchor[rows], conditions, tally)
-            ((batch.count * result.loss).sum() / total).backward()  # type: ignore[no-untyped-call]
-            tally.add(batch, result)
+            batch = stack.take(rows)
+            result = self._pair_loss(batch, None if anchor is None else anchor[rows], tally)
+            ((batch.pairs.count * result.loss).sum() / total).backward()  # type: ignore[no-untyped-call]
+            tally.add(batch.pairs, result)
         tally.pairs += len(mine)
         tally.skipped += len(mine) - len(needed)
 
-    def _pair_loss(self, batch: Pairs, anchor: Tensor | None, conditions: Conditions, tally: Tally) -> PairLoss:
-        v = self._velocity(batch, conditions)
+    def _pair_loss(self, batch: Stack, anchor: Tensor | None, tally: Tally) -> PairLoss:
+        v = self._velocity(batch)
         with_kl = self.spec.objective.kl_weight > 0.0
         v_reference = None
         if with_kl or (tally.distance is None and has_adapter(self.policy.network)):
             with torch.no_grad(), reference(self.policy.network):
-                v_reference = self._velocity(batch, conditions)
+                v_reference = self._velocity(batch)
             tally.measure_distance(v.detach(), v_reference)
         v_old = v.detach() if anchor is None else anchor
         if self.spec.nft is not None:
-            return nft_loss(batch, v, v_old, self.spec.nft)
-        return pair_loss(batch, v, v_old, v_reference if with_kl else None, self.spec.objective)
+            return nft_loss(batch.pairs, v, v_old, self.spec.nft)
+        return pair_loss(batch.pairs, v, v_old, v_reference if with_kl else None, self.spec.objective)
 
     def _step(self, rate: float, tally: Tally) -> None:
         """One optimizer step on the gradients of all ranks, unless they are not finite on any of them."""
@@ -247,7 +262,13 @@ class Learner:
             parameter.grad = part.view_as(parameter)
 
 
-def _drift_by_step(pairs: Pairs, v: Tensor) -> dict[int, float]:
-    """By step: the largest drift of the means with velocities v from the behaviour policy's."""
-    r = drift(behaviour_means(pairs), means(pairs, v), pairs.std)
-    return {step: float(r[pairs.step == step].max()) for step in set(pairs.step.tolist())}
+def _drift_by_step(stacks: Sequence[Stack], velocities: Sequence[Tensor]) -> dict[int, float]:
+    """By step: the largest drift of the means with these velocities from the behaviour policy's."""
+    worst: dict[int, float] = {}
+    for stack, v in zip(stacks, velocities, strict=True):
+        pairs = stack.pairs
+        r = drift(behaviour_means(pairs), means(pairs, v), pairs.std)
+        for step in set(pairs.step.tolist()):
+            here = float(r[pairs.step == step].max())
+            worst[step] = float(np.maximum(worst.get(step, 0.0), here))  # max() would drop a NaN, and the guard with it
+    return worst

@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from rollout.types import Prompt
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conditions:
@@ -54,6 +56,12 @@ class Policy(Protocol):
         """Encode prompts; one row each, without gradient."""
         ...
 
+    def encode_references(self, paths: Sequence[str]) -> Conditions:
+        """One row: the reference images of one prompt, as it names them, without gradient. Its tensors stand beside
+        those of `encode`. ValueError where the family reads none.
+        """
+        ...
+
     def place_text_encoders(self, device: torch.device | None) -> None:
         """Move the text encoders to a device, where `encode` then works; None gives them up, and `encode` with them."""
         ...
@@ -89,3 +97,11 @@ class Policy(Protocol):
     def load_adapter(self, source: Path) -> None:
         """Start from a saved adapter: copy its tensors into the attached one. ValueError where they do not fit."""
         ...
+
+
+def conditions_of(policy: Policy, prompt: Prompt) -> Conditions:
+    """The prompt's row: its text, and the reference images that it names."""
+    text = policy.encode([prompt.text])
+    if not prompt.references:
+        return text
+    return Conditions({**text.tensors, **policy.encode_references(prompt.references).tensors})

@@ -102,6 +102,7 @@ class OnceEncodingPolicy:
         """
         self._policy = policy
         self._cache = cache
+        self._references = PromptCache(None, MEMORY_LIMIT)
         self._visiting = placement != "keep"
         self._dropped = False
         self.network: nn.Module = policy.network
@@ -121,6 +122,15 @@ class OnceEncodingPolicy:
         known |= self._encode_anew([prompt for prompt in dict.fromkeys(prompts) if prompt not in known])
         found = Conditions.concatenate([known[prompt] for prompt in prompts])
         return Conditions({name: tensor.to(device) for name, tensor in found.tensors.items()})
+
+    def encode_references(self, paths: Sequence[str]) -> Conditions:
+        """The policy's own, once: a file that changes while the run goes on is not read again."""
+        name = "\n".join(paths)
+        row = self._references.get(name)
+        if row is None:
+            row = Conditions({n: t.cpu() for n, t in self._policy.encode_references(paths).tensors.items()})
+            self._references.put(name, row)
+        return Conditions({n: t.to(self._device) for n, t in row.tensors.items()})
 
     def _encode_anew(self, prompts: Sequence[str]) -> dict[str, Conditions]:
         if not prompts:

@@ -15,7 +15,7 @@ from rollout.types import Prompt
 
 def load_prompts(path: Path) -> tuple[Prompt, ...]:
     """Read JSON lines {"text": ..., "metadata": {...}, "references": [...]}; the id is the line number. ValueError
-    naming file and line for anything else, and for an empty file.
+    naming file and line for anything else, and for an empty file. References are paths relative to the file.
     """
     if not path.is_file():
         raise ValueError(f"expected a prompt file, found none at {path}")
@@ -23,15 +23,14 @@ def load_prompts(path: Path) -> tuple[Prompt, ...]:
         lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would break a text at U+2028 or U+0085
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected UTF-8 ({error})") from error
-    prompts = tuple(
-        _parse(line, f"{path}:{number}", number) for number, line in enumerate(lines, start=1) if line.strip()
-    )
+    prompts = tuple(_parse(line, path, number) for number, line in enumerate(lines, start=1) if line.strip())
     if not prompts:
         raise ValueError(f"{path}: expected one JSON object per line, found no line")
     return prompts
 
 
-def _parse(line: str, place: str, number: int) -> Prompt:
+def _parse(line: str, path: Path, number: int) -> Prompt:
+    place = f"{path}:{number}"
     try:
         entry = json.loads(line)
     except json.JSONDecodeError as error:
@@ -47,7 +46,14 @@ def _parse(line: str, place: str, number: int) -> Prompt:
     references = entry.get("references", [])
     if not isinstance(references, list) or not all(isinstance(reference, str) for reference in references):
         raise ValueError(f'{place}: expected "references" to be a list of strings, found {references!r}')
-    return Prompt(id=str(number), text=entry["text"], metadata=dict(metadata), references=tuple(references))
+    if urls := [reference for reference in references if "://" in reference]:
+        raise ValueError(f"{place}: expected references to be paths of images, found the URL {urls[0]}; fetch it first")
+    return Prompt(
+        id=str(number),
+        text=entry["text"],
+        metadata=dict(metadata),
+        references=tuple(str(path.parent / reference) for reference in references),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class Prompt:
     id: str  # unique in its prompt file
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)  # what rewards may read, e.g. {"target": "42"}
-    references: tuple[str, ...] = ()  # paths or URLs of reference images, for image-conditioned models
+    references: tuple[str, ...] = ()  # paths of reference images, for image-conditioned models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

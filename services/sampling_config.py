@@ -18,6 +18,19 @@ from services.block import Block, Positive, Rate, Share
 from services.temperature_config import TemperatureConfig
 
 
+class SizeConfig(Block):
+    """A further size of images."""
+
+    height: Positive
+    """Pixels."""
+    width: Positive
+    """Pixels."""
+    share: Annotated[float, Field(gt=0.0, lt=1.0)]
+    """Of the groups, in the long run; the first size has what all others leave."""
+    sigmas: tuple[float, ...] | None = None
+    """The grid at this size, where the model's own depends on it (`tafs inspect` shows it); null = as at the first."""
+
+
 class SamplingConfig(Block):
     """How groups are drawn."""
 
@@ -27,6 +40,9 @@ class SamplingConfig(Block):
     """Pixels."""
     width: Positive
     """Pixels."""
+    other_sizes: tuple[SizeConfig, ...] = ()
+    """Further sizes, so that one adapter serves several: each group is of one, which one follows from its ordinal.
+    Evaluation, strips and serving are of height x width."""
     sigmas: tuple[float, ...]
     """The grid, from 1 down to 0: one more number than there are steps. `tafs inspect` shows a model's own."""
     other_sigmas: tuple[tuple[float, ...], ...] = ()
@@ -63,11 +79,28 @@ class SamplingConfig(Block):
             raise ValueError(f"kernel {self.kernel} has no effect with last_step x0; remove one of them")
         if self.temperature.adaptive is not None and self.other_sigmas:
             raise ValueError("an adaptive temperature belongs to one grid; remove it or `other_sigmas`")
-        for sigmas in self.grids:
+        self._check_sizes()
+        for sigmas in (*self.grids, *(size.sigmas for size in self.other_sizes if size.sigmas is not None)):
             check_grid(sigmas)
             for taus in self.temperature.extremes(sigmas):
-                self._check_branching(trained_transitions(process_of(self._rollout(sigmas, taus))), len(sigmas) - 1)
+                self._check_branching(
+                    trained_transitions(process_of(self._rollout(sigmas, taus, self.sizes[0]))), len(sigmas) - 1
+                )
         return self
+
+    def _check_sizes(self) -> None:
+        sizes = [(size.height, size.width) for size in self.sizes]
+        if len(set(sizes)) < len(sizes):
+            raise ValueError(f"`other_sizes`: expected each size once, the first one left out, found {sizes}")
+        if sum(size.share for size in self.other_sizes) >= 1.0:
+            raise ValueError("`other_sizes`: expected shares that leave something for the first size, found 1 or more")
+        own = any(size.sigmas is not None for size in self.other_sizes)
+        if own and self.other_sigmas:
+            raise ValueError(
+                "`other_sizes` have `sigmas` of their own, and there are `other_sigmas`; remove one of them"
+            )
+        if own and self.temperature.adaptive is not None:
+            raise ValueError("an adaptive temperature belongs to one grid; remove it or the sizes' own `sigmas`")
 
     def _check_branching(self, trained: tuple[int, ...], num_steps: int) -> None:
         strides(self.branching, self.samples_per_group, num_steps)
@@ -80,25 +113,50 @@ class SamplingConfig(Block):
 
     @property
     def grids(self) -> tuple[tuple[float, ...], ...]:
-        """All grids that groups are drawn on."""
+        """All grids that groups of the first size are drawn on."""
         return (self.sigmas, *self.other_sigmas)
 
+    @property
+    def sizes(self) -> tuple[SizeConfig, ...]:
+        """All sizes, the first one first."""
+        first = 1.0 - sum(size.share for size in self.other_sizes)
+        return (SizeConfig.model_construct(height=self.height, width=self.width, share=first), *self.other_sizes)
+
     def behaviour(self) -> Behaviour:
-        """That of the first groups on `sigmas`."""
-        return self._rollout(self.sigmas, self.temperature.values(self.sigmas))
+        """That of the first groups of the first size on `sigmas`."""
+        return self.behaviours()[0]
 
     def behaviours(self) -> tuple[Behaviour, ...]:
-        """Those of the first groups on each grid."""
-        return tuple(self._rollout(sigmas, self.temperature.values(sigmas)) for sigmas in self.grids)
+        """Those of the first groups of each size on each of its grids."""
+        return tuple(
+            self._rollout(sigmas, self.temperature.values(sigmas), size)
+            for size in self.sizes
+            for sigmas in self._grids_of(size)
+        )
 
     def behaviour_of(self, ordinal: int, weights: WeightsVersion, seed: int) -> Behaviour:
-        """That of a group: its grid follows from its ordinal, its temperatures from the weights that draw it."""
-        sigmas = self.grids[named_seed("grid", seed, ordinal) % len(self.grids)]
-        return self._rollout(sigmas, weights.temperatures or self.temperature.values(sigmas, weights.update))
+        """That of a group: size and grid follow from its ordinal, temperatures from the weights that draw it."""
+        size = self._size_of(ordinal, seed)
+        grids = self._grids_of(size)
+        sigmas = grids[named_seed("grid", seed, ordinal) % len(grids)]
+        return self._rollout(sigmas, weights.temperatures or self.temperature.values(sigmas, weights.update), size)
 
-    def _rollout(self, sigmas: tuple[float, ...], taus: tuple[float, ...]) -> Behaviour:
+    def _size_of(self, ordinal: int, seed: int) -> SizeConfig:
+        place = named_seed("size", seed, ordinal) / 2**63  # in [0, 1)
+        for size in self.other_sizes:
+            if place < size.share:
+                return size
+            place -= size.share
+        return self.sizes[0]
+
+    def _grids_of(self, size: SizeConfig) -> tuple[tuple[float, ...], ...]:
+        return self.grids if size.sigmas is None else (size.sigmas,)
+
+    def _rollout(self, sigmas: tuple[float, ...], taus: tuple[float, ...], size: SizeConfig) -> Behaviour:
         return replace(
             self._behaviour(sigmas, taus),
+            height=size.height,
+            width=size.width,
             kernel=self.kernel,
             last_step=self.last_step,
             last_std=self.last_std or 0.0,
@@ -106,7 +164,7 @@ class SamplingConfig(Block):
         )
 
     def constant_behaviour(self, temperature: float) -> Behaviour:
-        """The sampler that serves: the same grid and the annealed kernel at one temperature throughout."""
+        """The sampler that serves: the first size and grid, and the annealed kernel at one temperature throughout."""
         return self._behaviour(self.sigmas, (temperature,) * (len(self.sigmas) - 1))
 
     def _behaviour(self, sigmas: tuple[float, ...], taus: tuple[float, ...]) -> Behaviour:

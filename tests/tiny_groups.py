@@ -11,6 +11,7 @@ from learner.loss import Objective
 from learner.optimizer import RateSchedule
 from learner.update import LearnerSpec
 from rollout.lora import attach_adapter
+from rollout.policy import conditions_of
 from rollout.process import process_of
 from rollout.sampler import named_noise, sample
 from rollout.schedule import uniform_grid
@@ -32,11 +33,11 @@ def behaviour(num_steps=4, tau=0.9):
     return Behaviour(sigmas=uniform_grid(num_steps), temperatures=(tau,) * num_steps, height=HEIGHT, width=WIDTH)
 
 
-def draw_group(policy, ordinal, num_samples=4, how=None, reward=None, text=None):
+def draw_group(policy, ordinal, num_samples=4, how=None, reward=None, text=None, references=()):
     """A group of the policy's samples, rewarded at every step by a function of the images' latents [G, K, ...]."""
     how = how or behaviour()
-    prompt = Prompt(id=str(ordinal), text=text or f"prompt {ordinal}")
-    conditions = policy.encode([prompt.text]).take([0] * num_samples)
+    prompt = Prompt(id=str(ordinal), text=text or f"prompt {ordinal}", references=references)
+    conditions = conditions_of(policy, prompt).take([0] * num_samples)
     noise = named_noise(policy, how, 3, ordinal, range(num_samples))
     drawn = sample(policy, conditions, process_of(how), noise)
     digest = digest_tensors(trained_tensors(policy.network))

@@ -22,6 +22,9 @@ FAMILIES = {
 }
 """Pipeline class in `model_index.json` -> the function that loads the family."""
 
+TAKE_REFERENCES = ("Flux2KleinPipeline",)
+"""Those whose prompts may name reference images."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySpec:

@@ -68,6 +68,10 @@ class Flux1Policy:
         tokens, pooled, _ = self._pipeline.encode_prompt(prompts, max_sequence_length=self._max_sequence_length)
         return tokens, pooled
 
+    def encode_references(self, paths: Sequence[str]) -> Conditions:
+        """Refused (see `stock.refuse_references`)."""
+        return stock.refuse_references(paths)
+
     def place_text_encoders(self, device: torch.device | None) -> None:
         """Move the text encoders, or give them up (see `stock.place_text_encoders`)."""
         stock.place_text_encoders(self._pipeline, device)

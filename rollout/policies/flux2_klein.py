@@ -4,6 +4,7 @@ Facts of the family: the transformer predicts v = eps - x0; its timestep is sigm
 the autoencoder's latents, [4 C, H/16, W/16], normalised by the running statistics of the autoencoder's batch norm and
 not by a scaling factor; positions are (0, row, column, 0) for images and (0, 0, 0, place) for text; prompts are three
 layers of a Qwen3 encoder, padded and unmasked. The grid's shift depends on the number of image tokens and of steps.
+Tokens of reference images follow the image's, at the positions (10, row, column, 0), (20, row, column, 0) and so on.
 """
 
 from __future__ import annotations
@@ -20,6 +21,15 @@ from torch.nn.functional import pixel_shuffle
 from rollout.policies import stock
 from rollout.policies.build import PolicySpec
 from rollout.policy import Conditions
+from rollout.references import open_reference
+
+AREA_MAX = 1024 * 1024
+"""Pixels of a reference image, at most; the pipeline's own."""
+REFERENCE = "reference_"
+"""What the names of references' latents begin with. Each is a tensor of its own, so that rows whose images differ in
+size have different shapes."""
+TIME_APART = 10
+"""Between the positions of one reference and the next; the pipeline's own."""
 
 
 def load(spec: PolicySpec) -> Flux2KleinPolicy:
@@ -59,6 +69,21 @@ class Flux2KleinPolicy:
         tokens: Tensor = self._pipeline.encode_prompt(prompts, max_sequence_length=self._max_sequence_length)[0]
         return tokens
 
+    @torch.no_grad()
+    def encode_references(self, paths: Sequence[str]) -> Conditions:
+        """Latents [1, 4 C, h, w] of every image, prepared and normalised as the stock pipeline does it: shrunk to a
+        megapixel, cut to whole patches.
+        """
+        return Conditions({f"{REFERENCE}{place}": self._clean(path) for place, path in enumerate(paths)})
+
+    def _clean(self, path: str) -> Tensor:
+        processor, multiple = self._pipeline.image_processor, self._layout.multiple
+        image = processor._resize_if_exceeds_area(open_reference(path), AREA_MAX)
+        height, width = (side // multiple * multiple for side in (image.height, image.width))
+        pixels = processor.preprocess(image, height=height, width=width, resize_mode="crop")
+        latents: Tensor = self._pipeline._encode_vae_image(pixels.to(self._vae.device, self._vae.dtype), None)
+        return latents.to(stock.device_of(self.network))
+
     def place_text_encoders(self, device: torch.device | None) -> None:
         """Move the text encoders, or give them up (see `stock.place_text_encoders`)."""
         stock.place_text_encoders(self._pipeline, device)
@@ -76,23 +101,31 @@ class Flux2KleinPolicy:
     def velocity(self, x: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
         """V = eps - x0 in float32, with classifier-free guidance where the policy was given a scale above 1."""
         given = conditions.tensors
-        v = self._call(x, sigma, given["tokens"])
+        named = sum(name.startswith(REFERENCE) for name in given)
+        references = [given[f"{REFERENCE}{place}"] for place in range(named)]
+        v = self._call(x, sigma, given["tokens"], references)
         if self.guidance > 1.0:
-            v = stock.guided(v, self._call(x, sigma, given["negative_tokens"]), self.guidance)
+            v = stock.guided(v, self._call(x, sigma, given["negative_tokens"], references), self.guidance)
         return v
 
-    def _call(self, x: Tensor, sigma: Tensor, tokens: Tensor) -> Tensor:
+    def _call(self, x: Tensor, sigma: Tensor, tokens: Tensor, references: Sequence[Tensor]) -> Tensor:
         height, width = x.shape[2:]
+        planes = (x, *references)  # references follow the image, each at a time of its own
         out: Tensor = self.network(
-            hidden_states=stock.to_tokens(x).to(tokens.dtype),
+            hidden_states=torch.cat([stock.to_tokens(plane).to(tokens.dtype) for plane in planes], dim=1),
             timestep=stock.rounded_sigma(sigma, tokens.dtype),
             guidance=None,
             encoder_hidden_states=tokens,
-            txt_ids=_positions(1, 1, tokens.shape[1], x.device),
-            img_ids=_positions(height, width, 1, x.device),
+            txt_ids=_positions(0, 1, 1, tokens.shape[1], x.device),
+            img_ids=torch.cat(
+                [
+                    _positions(TIME_APART * place, plane.shape[2], plane.shape[3], 1, x.device)
+                    for place, plane in enumerate(planes)
+                ]
+            ),
             return_dict=False,
         )[0]
-        return stock.to_planes(out.float(), height, width)
+        return stock.to_planes(out[:, : height * width].float(), height, width)
 
     @torch.no_grad()
     def decode(self, x0: Tensor) -> Tensor:
@@ -116,7 +149,7 @@ class Flux2KleinPolicy:
         stock.load_adapter(self.network, source)
 
 
-def _positions(height: int, width: int, length: int, device: torch.device) -> Tensor:
-    """(0, row, column, place) of all tokens [height width length, 4], in row-major order."""
-    ranges = [torch.arange(size, device=device) for size in (1, height, width, length)]
-    return torch.cartesian_prod(*ranges)
+def _positions(time: int, height: int, width: int, length: int, device: torch.device) -> Tensor:
+    """(time, row, column, place) of all tokens [height width length, 4], in row-major order."""
+    ranges = [torch.arange(size, device=device) for size in (height, width, length)]
+    return torch.cartesian_prod(torch.tensor([time], device=device), *ranges)

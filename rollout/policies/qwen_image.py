@@ -67,6 +67,10 @@ class QwenImagePolicy:
         missing = self._max_sequence_length - tokens.shape[1]  # rows of other calls join these: one length for all
         return {f"{name}tokens": pad(tokens, (0, 0, 0, missing)), f"{name}mask": pad(mask.bool(), (0, missing))}
 
+    def encode_references(self, paths: Sequence[str]) -> Conditions:
+        """Refused (see `stock.refuse_references`)."""
+        return stock.refuse_references(paths)
+
     def place_text_encoders(self, device: torch.device | None) -> None:
         """Move the text encoders, or give them up (see `stock.place_text_encoders`)."""
         stock.place_text_encoders(self._pipeline, device)

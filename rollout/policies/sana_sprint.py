@@ -62,6 +62,10 @@ class SanaSprintPolicy:
         )
         return Conditions({"tokens": tokens, "mask": mask})
 
+    def encode_references(self, paths: Sequence[str]) -> Conditions:
+        """Refused (see `stock.refuse_references`)."""
+        return stock.refuse_references(paths)
+
     def place_text_encoders(self, device: torch.device | None) -> None:
         """Move the text encoders, or give them up (see `stock.place_text_encoders`)."""
         stock.place_text_encoders(self._pipeline, device)

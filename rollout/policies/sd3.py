@@ -68,12 +68,24 @@ class SD3Policy:
             tensors |= {"negative_tokens": negative, "negative_pooled": negative_pooled}
         return Conditions(tensors)
 
+    def encode_references(self, paths: Sequence[str]) -> Conditions:
+        """Refused (see `stock.refuse_references`)."""
+        return stock.refuse_references(paths)
+
     def place_text_encoders(self, device: torch.device | None) -> None:
         """Move the text encoders, or give them up (see `stock.place_text_encoders`)."""
         stock.place_text_encoders(self._pipeline, device)
 
     def initial_latents(self, seeds: Sequence[int], height: int, width: int) -> Tensor:
-        """Standard normal latents [n, C, H / f, W / f] with the autoencoder's reduction f."""
+        """Standard normal latents [n, C, H / f, W / f] with the autoencoder's reduction f. ValueError for a size that
+        its table of positions does not reach.
+        """
+        reach = self._pipeline.transformer.config.pos_embed_max_size * self._layout.multiple
+        if max(height, width) > reach:
+            raise ValueError(
+                f"expected a height and width of at most {reach}, for this model knows no positions beyond, found "
+                f"{height} x {width}; change `height` and `width` in `sampling`"
+            )
         return self._layout.noise(seeds, height, width).to(stock.device_of(self.network))
 
     def sigmas(self, num_steps: int, height: int, width: int) -> tuple[float, ...]:

@@ -20,6 +20,7 @@ from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from rollout.lora import adapter_config, adapter_state, has_adapter, load_adapter_state
 from rollout.policies.build import PolicySpec
+from rollout.policy import Conditions
 from rollout.schedule import uniform_grid
 from rollout.seeding import normal
 
@@ -78,7 +79,7 @@ class LatentLayout:
         if height % self.multiple or width % self.multiple:
             raise ValueError(
                 f"expected a height and width divisible by {self.multiple}, found {height} x {width}; "
-                "change `sampling.height` and `sampling.width`"
+                "change `height` and `width` in `sampling`"
             )
         return normal(seeds, (self.channels, height // self.reduction, width // self.reduction))
 
@@ -166,6 +167,14 @@ def decode_tiny(tiny: AutoencoderTiny, x0: Tensor) -> Tensor:
     """Images [n, H, W, 3] uint8 on the CPU. Tiny decoders read normalised latents, up to constants of their own."""
     latents = (x0 / tiny.config.scaling_factor + tiny.config.shift_factor).to(tiny.dtype)
     return to_images(tiny.decode(latents, return_dict=False)[0])
+
+
+def refuse_references(paths: Sequence[str]) -> Conditions:
+    """ValueError: the family reads no reference images."""
+    raise ValueError(
+        f"expected no reference images, for this model family reads none, found {list(paths)}; remove `references` "
+        "from the prompts"
+    )
 
 
 def rounded_sigma(sigma: Tensor, dtype: torch.dtype) -> Tensor:

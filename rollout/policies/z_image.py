@@ -65,6 +65,10 @@ class ZImagePolicy:
         lengths = torch.tensor([len(row) for row in tokens], device=padded.device)
         return {f"{name}tokens": padded, f"{name}lengths": lengths}
 
+    def encode_references(self, paths: Sequence[str]) -> Conditions:
+        """Refused (see `stock.refuse_references`)."""
+        return stock.refuse_references(paths)
+
     def place_text_encoders(self, device: torch.device | None) -> None:
         """Move the text encoders, or give them up (see `stock.place_text_encoders`)."""
         stock.place_text_encoders(self._pipeline, device)

@@ -21,7 +21,7 @@ from learner.ranks import Alone
 from learner.update import Learner
 from rollout.kernel import Transition
 from rollout.lora import MergedAdapter
-from rollout.policy import Conditions, Policy
+from rollout.policy import Conditions, Policy, conditions_of
 from rollout.process import num_images, process_of
 from rollout.prompts import PromptOrder, load_prompts
 from rollout.sampler import Drawn, named_noise, sample
@@ -83,7 +83,7 @@ class Bench:
 
     def _draw(self, policy: Policy, ordinal: int) -> tuple[Drawn, Conditions]:
         samples = range(self._config.sampling.samples_per_group)
-        conditions = policy.encode([self._prompt(ordinal).text]).take([0] * len(samples))
+        conditions = conditions_of(policy, self._prompt(ordinal)).take([0] * len(samples))
         noise = named_noise(policy, self._behaviour, self._config.seed, ordinal, samples)
         return sample(policy, conditions, self._process, noise, self._behaviour.branching), conditions
 
@@ -143,7 +143,7 @@ def _pure(learner: Learner, groups: Sequence[ScoredGroup]) -> None:
     """Forward and backward of the update's network calls, and nothing else."""
     size = learner.spec.micro_batch
     states = torch.cat([group.group.trajectory.states.flatten(0, 1) for group in groups])
-    conditions = learner.policy.encode([groups[0].group.prompt.text]).take([0] * size)
+    conditions = conditions_of(learner.policy, groups[0].group.prompt).take([0] * size)
     for x in torch.split(states, size):
         sigma = torch.full((len(x),), 0.5, device=x.device)
         learner.policy.velocity(x, sigma, conditions.take(range(len(x)))).sum().backward()  # type: ignore[no-untyped-call]

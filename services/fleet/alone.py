@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from rollout.types import Behaviour, Prompt, RolloutGroup, ScoredGroup, StepImag
 from services.config import RunConfig
 from services.fleet.build import PlacedReward, build_learner, build_policy
 from services.fleet.groups import decode_images_of, draw_group, score_images
+from services.fleet.learner_worker import shuffled
 
 
 class LoneRun:
@@ -84,7 +86,10 @@ class LoneRun:
     def _scored(self, ordinal: int, version: WeightsVersion) -> ScoredGroup:
         behaviour = self._config.sampling.behaviour_of(ordinal, version, self._config.seed)
         samples, steps = self._config.sampling.samples_per_group, self._config.steps_scored(behaviour)
-        return self.group_at(self._order.at(ordinal), behaviour, samples, ordinal, version, steps)[0]
+        group = self.group_at(self._order.at(ordinal), behaviour, samples, ordinal, version, steps)[0]
+        if self._config.learning.advantage.shuffle_rewards:
+            group = replace(group, rewards=shuffled(group.rewards, self._config.seed, ordinal))
+        return group
 
     def _remember(self) -> None:
         tensors = {name: tensor.detach().clone() for name, tensor in self.learner.parameters.items()}

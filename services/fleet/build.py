@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -32,7 +32,10 @@ from services.config import RunConfig
 from services.fleet.model_folder import model_folder
 from services.model_config import ModelConfig
 from services.reward_config import RewardConfig
-from services.sampling_config import SamplingConfig
+from services.sampling_config import SamplingConfig, SizeConfig
+
+GRID_TOLERANCE = 1e-3
+"""Between a run file's grid and the model's own, written with three digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ def build_policy(config: RunConfig, prompts: Iterable[str] | None = None) -> Pol
             base_adapter=model.base_adapter,
         )
     )
+    check_sizes(loaded, config.sampling)
     policy = OnceEncodingPolicy(loaded, _prompt_cache(config, folder), model.text_encoders)
     if model.text_encoders == "drop":
         policy.drop_text_encoders(_texts(config) if prompts is None else prompts)
@@ -82,6 +86,35 @@ def build_policy(config: RunConfig, prompts: Iterable[str] | None = None) -> Pol
     if model.init_adapter is not None:
         policy.load_adapter(model.init_adapter)
     return _arranged(policy, model)
+
+
+def check_sizes(policy: Policy, sampling: SamplingConfig) -> None:
+    """ValueError for a size that the model does not draw, and for one at which its own grid is another where the run
+    is on the first size's own: a model that shifts with the size was made to.
+    """
+    num_steps = len(sampling.sigmas) - 1
+    for size in sampling.sizes:
+        policy.initial_latents([0], size.height, size.width)
+    on_own_grid = len(sampling.sizes) > 1 and _near(_own_grid(policy, num_steps, sampling.sizes[0]), sampling.sigmas)
+    for place, size in enumerate(sampling.other_sizes):
+        own = _own_grid(policy, num_steps, size)
+        if on_own_grid and size.sigmas is None and own is not None and not _near(own, sampling.sigmas):
+            raise ValueError(
+                f"sampling.other_sizes[{place}]: the model's own grid at {size.height} x {size.width} is "
+                f"{[round(sigma, 6) for sigma in own]}, found none of its own there and the first size's in "
+                "`sampling.sigmas`; write it as `sigmas`, or the first one's where that is meant"
+            )
+
+
+def _own_grid(policy: Policy, num_steps: int, size: SizeConfig) -> tuple[float, ...] | None:
+    try:
+        return policy.sigmas(num_steps, size.height, size.width)
+    except ValueError:  # the model has none for this number of steps
+        return None
+
+
+def _near(grid: Sequence[float] | None, other: Sequence[float]) -> bool:
+    return grid is not None and all(abs(a - b) < GRID_TOLERANCE for a, b in zip(grid, other, strict=True))
 
 
 def _arranged(policy: Policy, model: ModelConfig) -> Policy:

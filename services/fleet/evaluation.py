@@ -9,7 +9,7 @@ from torch import Tensor
 from rewards.exact_match import exact_match
 from rewards.judge import build_judge
 from rewards.ocr import build_tiny_recogniser
-from rollout.policy import Policy
+from rollout.policy import Policy, conditions_of
 from rollout.process import process_of
 from rollout.prompts import load_prompts
 from rollout.sampler import named_noise, sample
@@ -60,7 +60,7 @@ def _sampled(policy: Policy, config: RunConfig, prompt: Prompt, index: int, coun
     behaviour = config.sampling.constant_behaviour(temperature)
     process = process_of(behaviour)
     noise = named_noise(policy, behaviour, named_seed("evaluation", 0), index, range(count))
-    return sample(policy, policy.encode([prompt.text]).take([0] * count), process, noise).clean
+    return sample(policy, conditions_of(policy, prompt).take([0] * count), process, noise).clean
 
 
 def draw_strips(policy: Policy, config: RunConfig) -> tuple[Strip, ...]:

@@ -11,7 +11,7 @@ from rewards.remote_wire import Question
 from rewards.reward import checked
 from rollout.branching import strides
 from rollout.decoding import decode_steps
-from rollout.policy import Policy
+from rollout.policy import Policy, conditions_of
 from rollout.process import image_strides, num_images, process_of
 from rollout.sampler import Drawn, named_noise, sample
 from rollout.types import Behaviour, Prompt, StepImages, StepRewards
@@ -23,7 +23,7 @@ def draw_group(
 ) -> Drawn:
     """The group of that name: a function of weights, behaviour and names alone."""
     noise = named_noise(policy, behaviour, run_seed, ordinal, range(num_samples))
-    conditions = policy.encode([prompt.text]).take([0] * num_samples)
+    conditions = conditions_of(policy, prompt).take([0] * num_samples)
     return sample(policy, conditions, process_of(behaviour), noise, behaviour.branching)
 
 

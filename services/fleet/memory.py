@@ -70,7 +70,8 @@ def memory_plan(config: RunConfig, folder: Path) -> dict[str, tuple[Part, ...]]:
     formulas need.
     """
     tokens = _text_tokens(folder, config.model.max_sequence_length)
-    shape = read_shape(folder, config.sampling.height, config.sampling.width, tokens)
+    largest = max(config.sampling.sizes, key=lambda size: size.height * size.width)
+    shape = read_shape(folder, largest.height, largest.width, tokens)
     return {
         "learner": _sorted(_learner(config, shape)),
         "rollout": _sorted(_rollout(config, shape)),
@@ -158,7 +159,7 @@ def _rollout(config: RunConfig, shape: Shape) -> Iterator[Part]:
     yield _states(config, shape, 1)
     images = samples * _images_scored(config)
     images = min(images, config.model.decode_batch or images)
-    pixels = config.sampling.height * config.sampling.width
+    pixels = max(size.height * size.width for size in config.sampling.sizes)
     yield Part(
         "decoding",
         images * 4 * pixels * shape.decoder_width * size,

@@ -12,8 +12,9 @@ from rewards.build import build as build_reward
 from rewards.build import build_held_out
 from rewards.judge import build_judge
 from rewards.reward import MissingModelError, RewardError, check_metadata
-from rollout.policies.build import pipeline_class
+from rollout.policies.build import TAKE_REFERENCES, pipeline_class
 from rollout.prompts import load_prompts
+from rollout.references import open_reference
 from rollout.types import Prompt
 from services.config import FleetConfig, RunConfig
 from services.errors import ConfigError, RewardFailed
@@ -32,11 +33,11 @@ def check_inputs(config: RunConfig) -> list[str]:
         found = [f"model: {pipeline_class(folder)} at {folder}"]
         prompts = load_prompts(config.sampling.prompts)
         found.append(f"prompts: {len(prompts)} in {config.sampling.prompts}")
-        _refuse_references(config.sampling.prompts, prompts)
+        _check_references(config.sampling.prompts, prompts, pipeline_class(folder))
         found += _check_rewards(config, prompts)
         if config.evaluation is not None:
             held_out = load_prompts(config.evaluation.prompts)
-            _refuse_references(config.evaluation.prompts, held_out)
+            _check_references(config.evaluation.prompts, held_out, pipeline_class(folder))
             _require_targets(config, held_out)
             build_judge()
             found.append(f"evaluation: {len(held_out)} prompts, judge ready")
@@ -80,13 +81,18 @@ def _check_rewards(config: RunConfig, prompts: Sequence[Prompt]) -> list[str]:
     return found
 
 
-def _refuse_references(path: Path, prompts: Sequence[Prompt]) -> None:
+def _check_references(path: Path, prompts: Sequence[Prompt], family: str) -> None:
     for prompt in prompts:
-        if prompt.references:
+        if prompt.references and family not in TAKE_REFERENCES:
             raise ValueError(
-                f"{path}:{prompt.id}: expected no references, for no model family reads reference images yet; found "
-                f"{len(prompt.references)}"
+                f"{path}:{prompt.id}: expected no references, for {family} reads none ({', '.join(TAKE_REFERENCES)} "
+                f"does); found {len(prompt.references)}"
             )
+        for reference in prompt.references:
+            try:
+                open_reference(reference)
+            except ValueError as error:
+                raise ValueError(f"{path}:{prompt.id}: {error}") from error
 
 
 def _check_gates_on(config: RunConfig, title: str, low: float, high: float) -> None:

@@ -15,12 +15,16 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from rollout.types import WeightsVersion
+from services.cli.run_file import load_run_file
 from services.cli.trace import write_trace
 from services.observe.journeys import read_journeys
 
 from .conftest import DEADLINE_S, ROOT, command, environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(2 * DEADLINE_S)]
+
+UNTRAINED = WeightsVersion(version=0, update=0, lineage=0, digest="")
 
 
 def trained(folder) -> dict[str, torch.Tensor]:
@@ -144,8 +148,8 @@ def draw_first(policy, config):
     return draw_steps(policy, config, load_prompts(config.evaluation.prompts)[0], 0, 1, 0.0)[0]
 
 
-def test_synchronous_runs_end_with_the_same_weights_whatever_the_number_of_rollout_workers(run) -> None:
-    results = {}
+def test_synchronous_runs_of_two_sizes_end_with_the_same_weights_whatever_the_number_of_rollout_workers(run) -> None:
+    results, sizes = {}, set()
     for workers in (1, 2, 4):
         done = run(
             f"workers-{workers}",
@@ -153,10 +157,17 @@ def test_synchronous_runs_end_with_the_same_weights_whatever_the_number_of_rollo
             f"fleet.rollout.workers={workers}",
             f"fleet.rollout.cpus={0.6 / workers}",
             "evaluation=null",
+            "sampling.other_sizes=[{height: 16, width: 16, share: 0.5}]",
         )
         assert done.code == 0, done.output
+        assert max(record["report"]["guard_drift"] for record in done.history()) < 1e-4
+        config = load_run_file(done.folder / "config.yaml", [])
+        for ordinal in range(6):
+            behaviour = config.sampling.behaviour_of(ordinal, UNTRAINED, config.seed)
+            sizes.add((behaviour.height, behaviour.width))
         assert all(stale == 0 for record in done.history() for stale in record["staleness"])
         results[workers] = trained(done.folder)
+    assert sizes == {(16, 32), (16, 16)}
     assert equal(results[1], results[2])
     assert equal(results[1], results[4])
 

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from learner.advantage import build_credit
-from learner.batching import build_pairs
+from learner.batching import alike, build_pairs, rows_of_each
 from learner.combination import Weighting, group_advantages
 from learner.loss import behaviour_means
 from rollout.kernel import build_process
-from tests.tiny_groups import adapted_policy, behaviour, draw_group, draw_groups
+from rollout.policy import Conditions
+from tests.tiny_groups import adapted_policy, behaviour, draw_group, draw_groups, with_trajectory
 
 TERMINAL = build_credit("terminal", 1.0, 1.0, 0.0, "group")
 
@@ -66,3 +67,16 @@ def test_taking_rows_takes_them_of_every_column():
     assert taken.advantage.tolist() == [5.0, 2.0]
     for field in fields(pairs):
         assert torch.equal(getattr(taken, field.name), getattr(pairs, field.name)[[5, 2]])
+
+
+def test_groups_share_a_stack_where_their_latents_and_their_conditions_have_the_same_shapes():
+    groups = draw_groups(adapted_policy(), 4)
+    wide = with_trajectory(groups[1], states=torch.zeros(4, 3, 2, 2, 5))
+    long, short = (Conditions({"tokens": torch.zeros(1, length, 8)}) for length in (7, 5))
+    assert alike([groups[0], wide, groups[2], groups[3]], [long, long, short, long]) == [[0, 3], [1], [2]]
+    assert alike(groups, [long] * 4) == [[0, 1, 2, 3]]
+
+
+def test_rows_of_one_long_table_are_rows_of_its_parts_in_the_same_order():
+    parts = rows_of_each(torch.tensor([6, 0, 3, 5, 2]), [3, 0, 4])
+    assert [part.tolist() for part in parts] == [[0, 2], [], [3, 0, 2]]

@@ -25,8 +25,10 @@ def order(count, seed):
 
 def test_a_prompt_carries_its_text_metadata_and_references_and_the_number_of_its_line(file):
     line = {"text": "42", "metadata": {"target": "42"}, "references": ["a.png"]}
-    first, second = load_prompts(file(json.dumps(line) + "\n\n" + '{"text": "7"}\n'))
-    assert first == Prompt(id="1", text="42", metadata={"target": "42"}, references=("a.png",))
+    path = file(json.dumps(line) + "\n\n" + '{"text": "7"}\n')
+    first, second = load_prompts(path)
+    beside = str(path.parent / "a.png")
+    assert first == Prompt(id="1", text="42", metadata={"target": "42"}, references=(beside,))
     assert second == Prompt(id="3", text="7")
 
 
@@ -50,6 +52,7 @@ def test_any_text_survives_a_prompt_file(tmp_path_factory, texts):
         ('{"text": "a", "references": "one.png"}', '"references" to be a list'),
         ('{"text": "a", "references": 3}', '"references" to be a list'),
         ('{"text": "a", "references": [3]}', '"references" to be a list'),
+        ('{"text": "a", "references": ["https://x/a.png"]}', "found the URL https://x/a.png; fetch it first"),
     ],
 )
 def test_a_broken_line_is_refused_with_its_file_and_line(file, line, complaint):

@@ -72,6 +72,27 @@ def test_only_the_images_that_the_advantage_reads_are_decoded_and_scored(overrid
             r"an adaptive temperature belongs to one grid",
         ),
         (["sampling.other_sigmas=[[1, 0]]"], r"no transition has a density"),
+        (["sampling.other_sizes=[{height: 16, width: 32, share: 0.5}]"], r"expected each size once"),
+        (["sampling.other_sizes=[{height: 16, width: 16, share: 1.0}]"], r"share.*less than 1"),
+        (
+            ["sampling.other_sizes=[{height: 8, width: 8, share: 0.5}, {height: 16, width: 16, share: 0.5}]"],
+            r"leave something for the first size",
+        ),
+        (["sampling.other_sizes=[{height: 8, width: 8, share: 0.5, sigmas: [1, 0.5]}]"], r"goes from 1 to 0"),
+        (
+            [
+                "sampling.other_sizes=[{height: 8, width: 8, share: 0.5, sigmas: [1, 0.5, 0]}]",
+                "sampling.other_sigmas=[[1, 0.4, 0]]",
+            ],
+            r"`sigmas` of their own, and there are `other_sigmas`",
+        ),
+        (
+            [
+                "sampling.other_sizes=[{height: 8, width: 8, share: 0.5, sigmas: [1, 0.5, 0]}]",
+                "sampling.temperature={adaptive: {target: 0.2}}",
+            ],
+            r"adaptive temperature belongs to one grid",
+        ),
         (["sampling.other_sigmas=[[1, 0.5, 0.6, 0]]"], r"a grid falls strictly"),
         (["sampling.branching=[4, 4]"], r"a branching of \[4, 4\] makes 16 samples .* samples_per_group 12"),
         (["sampling.branching=[1, 1, 1, 1, 12]"], r"12 continuations of transition 3, which draws no noise"),
@@ -132,6 +153,30 @@ def test_the_grid_of_a_group_follows_from_its_ordinal():
     assert behaviours[17] == config.sampling.behaviour_of(17, version(update=9), 1)
     assert behaviours != [config.sampling.behaviour_of(ordinal, version(), 2) for ordinal in range(300)]
     assert {config.steps_scored(b) for b in behaviours} == {(0,), (0, 1), (0, 1, 2, 3)}
+
+
+SIZES = (
+    "sampling.other_sizes=[{height: 16, width: 16, share: 0.3}, "
+    "{height: 32, width: 16, share: 0.1, sigmas: [1, 0.5, 0]}]"
+)
+
+
+def test_the_size_of_a_group_follows_from_its_ordinal_in_the_shares_asked_for():
+    sampling = load(SIZES).sampling
+    drawn = [sampling.behaviour_of(ordinal, version(), 1) for ordinal in range(3000)]
+    for height, width, share, num_steps in ((16, 32, 0.6, 4), (16, 16, 0.3, 4), (32, 16, 0.1, 2)):
+        here = [b for b in drawn if (b.height, b.width) == (height, width)]
+        assert len(here) / 3000 == pytest.approx(share, abs=0.04)
+        assert {b.num_steps for b in here} == {num_steps}
+    assert drawn[17] == sampling.behaviour_of(17, version(update=9), 1)
+    assert drawn != [sampling.behaviour_of(ordinal, version(), 2) for ordinal in range(3000)]
+    assert sampling.behaviour() in sampling.behaviours()
+    assert len(sampling.behaviours()) == 3
+
+
+def test_evaluation_is_of_the_first_size():
+    served = load(SIZES).sampling.constant_behaviour(0.0)
+    assert (served.height, served.width, served.num_steps) == (16, 32, 4)
 
 
 def test_what_a_run_file_may_ask_for_together():

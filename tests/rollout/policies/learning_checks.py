@@ -6,6 +6,7 @@ import torch
 from learner.batching import build_pairs
 from learner.guard import TOLERANCE
 from learner.loss import behaviour_means, log_ratio, means
+from learner.ranks import Alone
 from learner.update import Learner
 from rollout.lora import MergedAdapter
 from rollout.schedule import uniform_grid
@@ -60,3 +61,42 @@ def check_one_update_favours_the_better_sample(family, size, *, everything=False
         v = policy.velocity(pairs.states, pairs.sigma, policy.encode([PROMPTS[0]]).take(pairs.prompt))
     moved = log_ratio(pairs.actions, behaviour_means(pairs), means(pairs, v), pairs.std, "centred").view(2, 2).sum(1)
     assert float(moved[1]) > float(moved[0])
+
+
+class Listening(Alone):
+    """One rank that keeps the gradients of every optimizer step."""
+
+    def __init__(self):
+        self.heard = []
+
+    def sum(self, tensor):
+        if tensor.dtype == torch.float32 and len(tensor) > 1:  # no vote, and no tally
+            self.heard.append(tensor.clone())
+        return tensor
+
+
+def gradients(family, groups, **options):
+    ranks = Listening()
+    Learner(adapt(load(family)), spec(**options), ranks).update(groups, guard=True)
+    return ranks.heard
+
+
+def check_one_update_learns_from_groups_of_two_sizes(family, sizes):
+    """Its gradient is the mean of what both would have given alone, in the order of their numbers, whichever came
+    first; several optimizer steps share the pairs of both.
+    """
+    policy = adapt(load(family))
+    groups = [
+        draw_scored(policy, family, size, index, num_samples)
+        for index, (size, num_samples) in enumerate(zip(sizes, (4, 2), strict=True))
+    ]
+    (first,), (second,), (both,), (turned,) = (
+        gradients(family, chosen) for chosen in (groups[:1], groups[1:], groups, groups[::-1])
+    )
+    scale = float(both.abs().max())
+    assert scale > 0.0
+    torch.testing.assert_close(both, (4 * first + 2 * second) / 6, atol=1e-4 * scale, rtol=0)
+    torch.testing.assert_close(turned, both, atol=1e-4 * scale, rtol=0)
+    shared = gradients(family, groups, optimizer_steps=2, rate=1e-9, micro_batch=3)
+    assert len(shared) == 2
+    torch.testing.assert_close(sum(shared) / 2, both, atol=1e-2 * scale, rtol=0)

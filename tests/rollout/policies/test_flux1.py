@@ -151,6 +151,10 @@ def test_the_ratio_guard_holds_in_every_arrangement(schnell):
     learning_checks.check_the_ratio_guard_holds_in_every_arrangement(schnell, SIZES[0])
 
 
+def test_one_update_learns_from_groups_of_two_sizes(schnell):
+    learning_checks.check_one_update_learns_from_groups_of_two_sizes(schnell, SIZES)
+
+
 @pytest.mark.parametrize("everything", [False, True])
 def test_one_update_makes_the_better_sample_likelier_than_the_worse(schnell, everything):
     learning_checks.check_one_update_favours_the_better_sample(schnell, SIZES[0], everything=everything)

@@ -1,12 +1,25 @@
+from itertools import pairwise
+
+import numpy as np
 import pytest
 import torch
 from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
+from PIL import Image
 
+from learner.guard import TOLERANCE
+from learner.update import Learner
+from rollout.kernel import build_process
 from rollout.policies import stock
 from rollout.policies.twins.build import save_random
 from rollout.policies.twins.flux2_klein import build
+from rollout.policy import conditions_of
+from rollout.prompt_cache import OnceEncodingPolicy, PromptCache
+from rollout.sampler import named_noise, sample
+from rollout.seeding import INITIAL
+from rollout.types import Behaviour, Prompt
 from tests.rollout.policies import family_checks as checks
 from tests.rollout.policies import learning_checks
+from tests.tiny_groups import draw_group, spec
 
 SIZES = ((16, 24), (32, 16))
 LENGTH = 48
@@ -132,6 +145,10 @@ def test_the_ratio_guard_holds_in_every_arrangement(klein):
     learning_checks.check_the_ratio_guard_holds_in_every_arrangement(klein, SIZES[0])
 
 
+def test_one_update_learns_from_groups_of_two_sizes(klein):
+    learning_checks.check_one_update_learns_from_groups_of_two_sizes(klein, SIZES)
+
+
 @pytest.mark.parametrize("everything", [False, True])
 def test_one_update_makes_the_better_sample_likelier_than_the_worse(klein, everything):
     learning_checks.check_one_update_favours_the_better_sample(klein, SIZES[0], everything=everything)
@@ -158,3 +175,82 @@ def test_a_size_that_does_not_divide_into_patches_is_refused(klein):
 def test_a_tiny_decoder_is_refused(klein, tmp_path):
     with pytest.raises(ValueError, match=r"expected no tiny decoder.* remove `model\.tiny_decoder`"):
         checks.load(klein, tiny_decoder=tmp_path)
+
+
+def picture(path, size, seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize(size).save(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A wide one that is cut to whole patches, a tall one, and one above a megapixel that is shrunk."""
+    folder = tmp_path_factory.mktemp("pictures")
+    sizes = ((98, 64), (64, 96), (2000, 600))
+    return [picture(folder / f"{seed}.png", size, seed) for seed, size in enumerate(sizes)]
+
+
+def with_references(policy, paths, how, noise):
+    """Our clean latents of one sample."""
+    prompt = Prompt(id="1", text=checks.PROMPTS[0], references=tuple(paths))
+    process = build_process(how.sigmas, how.temperatures)
+    return sample(policy, conditions_of(policy, prompt), process, noise).clean[:, -1]
+
+
+@pytest.mark.parametrize(("kind", "chosen"), [("klein", (0,)), ("klein", (1, 0)), ("klein", (2,)), ("base", (0, 1))])
+def test_with_reference_images_it_makes_the_stock_pipelines_latents(request, pictures, kind, chosen):
+    family, paths = request.getfixturevalue(kind), [pictures[place] for place in chosen]
+    policy, pipe = checks.load(family), checks.load_stock(family)
+    (height, width), kept = SIZES[0], {}
+    how = Behaviour(sigmas=policy.sigmas(2, height, width), temperatures=(0.0,) * 2, height=height, width=width)
+    noise = named_noise(policy, how, 1, 2, (0,))
+
+    def keep(_, step, timestep, tensors):
+        kept["latents"] = tensors["latents"]
+        return tensors
+
+    pipe(
+        image=[Image.open(path) for path in paths],
+        prompt=checks.PROMPTS[0],
+        height=height,
+        width=width,
+        num_inference_steps=2,
+        latents=noise(INITIAL),
+        guidance_scale=family.guidance,
+        max_sequence_length=LENGTH,
+        callback_on_step_end=keep,
+    )
+    theirs = family.from_stock(kept["latents"], *noise(INITIAL).shape[2:])
+    ours = with_references(policy, paths, how, noise)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+    without = with_references(policy, (), how, noise)
+    assert float((ours - without).abs().max()) > 1e-3, "the references change nothing: the test would be blind"
+
+
+def test_the_order_of_reference_images_counts(klein, pictures):
+    policy = checks.load(klein)
+    how = Behaviour(sigmas=(1.0, 0.5, 0.0), temperatures=(0.0,) * 2, height=16, width=24)
+    noise = named_noise(policy, how, 1, 2, (0,))
+    orders = [with_references(policy, order, how, noise) for order in (pictures[:2], pictures[1::-1])]
+    assert all(float((one - other).abs().max()) > 1e-4 for one, other in pairwise(orders))
+
+
+def test_the_learner_reads_the_rollouts_reference_images(klein, pictures):
+    """One update of groups without any, with a wide and with a tall one: equally many tokens, at other places."""
+    rollouts, trained = (checks.adapt(checks.load(klein)) for _ in range(2))
+    how = Behaviour(sigmas=(1.0, 0.7, 0.4, 0.0), temperatures=(0.9,) * 3, height=16, width=24)
+    named = ((), (pictures[0],), (pictures[1],))
+    groups = [
+        draw_group(rollouts, place, num_samples=2, how=how, text=checks.PROMPTS[0], references=references)
+        for place, references in enumerate(named)
+    ]
+    learner = Learner(OnceEncodingPolicy(trained, PromptCache(None, None), "keep"), spec(micro_batch=3))
+    report = learner.update(groups, guard=True)
+    assert report.trained
+    assert 0.0 <= report.guard_drift <= TOLERANCE[torch.float32]
+
+
+def test_other_families_refuse_reference_images():
+    with pytest.raises(ValueError, match=r"this model family reads none, found \['a\.png'\]; remove `references`"):
+        stock.refuse_references(("a.png",))

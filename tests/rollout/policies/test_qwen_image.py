@@ -133,6 +133,10 @@ def test_the_ratio_guard_holds_in_every_arrangement(lightning):
     learning_checks.check_the_ratio_guard_holds_in_every_arrangement(lightning, SIZES[0])
 
 
+def test_one_update_learns_from_groups_of_two_sizes(lightning):
+    learning_checks.check_one_update_learns_from_groups_of_two_sizes(lightning, SIZES)
+
+
 @pytest.mark.parametrize("everything", [False, True])
 def test_one_update_makes_the_better_sample_likelier_than_the_worse(lightning, everything):
     learning_checks.check_one_update_favours_the_better_sample(lightning, SIZES[0], everything=everything)

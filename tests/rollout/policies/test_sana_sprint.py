@@ -157,6 +157,10 @@ def test_the_ratio_guard_holds_in_every_arrangement(sprint):
     learning_checks.check_the_ratio_guard_holds_in_every_arrangement(sprint, SIZES[0])
 
 
+def test_one_update_learns_from_groups_of_two_sizes(sprint):
+    learning_checks.check_one_update_learns_from_groups_of_two_sizes(sprint, SIZES)
+
+
 @pytest.mark.parametrize("everything", [False, True])
 def test_one_update_makes_the_better_sample_likelier_than_the_worse(sprint, everything):
     learning_checks.check_one_update_favours_the_better_sample(sprint, SIZES[0], everything=everything)

@@ -180,6 +180,10 @@ def test_the_ratio_guard_holds_in_every_arrangement(plain):
     learning_checks.check_the_ratio_guard_holds_in_every_arrangement(plain, SIZES[0])
 
 
+def test_one_update_learns_from_groups_of_two_sizes(plain):
+    learning_checks.check_one_update_learns_from_groups_of_two_sizes(plain, SIZES)
+
+
 @pytest.mark.parametrize("everything", [False, True])
 def test_one_update_makes_the_better_sample_likelier_than_the_worse(plain, everything):
     learning_checks.check_one_update_favours_the_better_sample(plain, SIZES[0], everything=everything)
@@ -205,5 +209,5 @@ def test_guidance_moves_the_velocity_away_from_the_empty_prompt(plain, guided):
 
 
 def test_a_size_that_does_not_divide_into_patches_is_refused(plain):
-    with pytest.raises(ValueError, match=r"divisible by 4, found 8 x 18; change `sampling\.height`"):
+    with pytest.raises(ValueError, match=r"divisible by 4, found 8 x 18; change `height` and `width` in `sampling`"):
         checks.load(plain).initial_latents([1], 8, 18)

@@ -123,6 +123,10 @@ def test_the_ratio_guard_holds_in_every_arrangement(turbo):
     learning_checks.check_the_ratio_guard_holds_in_every_arrangement(turbo, SIZES[0])
 
 
+def test_one_update_learns_from_groups_of_two_sizes(turbo):
+    learning_checks.check_one_update_learns_from_groups_of_two_sizes(turbo, SIZES)
+
+
 @pytest.mark.parametrize("everything", [False, True])
 def test_one_update_makes_the_better_sample_likelier_than_the_worse(turbo, everything):
     learning_checks.check_one_update_favours_the_better_sample(turbo, SIZES[0], everything=everything)

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from services.cli.run_file import load_run_file
 from services.errors import ConfigError
@@ -15,5 +16,26 @@ def test_reference_images_that_nobody_would_read_are_refused(tmp_path) -> None:
     lines = [{"text": "write 42", "metadata": {"target": "42"}}, {"text": "write 7", "references": ["seven.png"]}]
     prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
     config = load_run_file(QUICKSTART, [f"sampling.prompts={prompts}"])
-    with pytest.raises(ConfigError, match=r"prompts\.jsonl:2: expected no references, for no model family reads"):
+    with pytest.raises(
+        ConfigError, match=r"prompts\.jsonl:2: expected no references, for StableDiffusion3Pipeline reads"
+    ):
+        check_inputs(config)
+
+
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [
+        (None, r"prompts\.jsonl:1: expected a reference image at .*seven\.png; found: .*No such file"),
+        ((80, 60), r"at least 64 pixels a side.* found 80 x 60"),
+        ((640, 64), r"one at most 8 times the other, found 640 x 64"),
+    ],
+)
+def test_reference_images_that_the_model_does_not_take_are_refused(tmp_path, size, sentence) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "Flux2KleinPipeline"}))
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"text": "write 7", "references": ["seven.png"]}))
+    if size is not None:
+        Image.new("RGB", size).save(tmp_path / "seven.png")
+    config = load_run_file(QUICKSTART, [f"sampling.prompts={prompts}", f"model.path={tmp_path}"])
+    with pytest.raises(ConfigError, match=sentence):
         check_inputs(config)
