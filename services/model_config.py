@@ -48,6 +48,9 @@ class ModelConfig(Block):
     """What is trained; null = all weights."""
     decode_batch: Positive | None = None
     """Latents per call of the decoder, which needs more memory than the network at large sizes; null = all at once."""
+    tiled_decoding: bool = False
+    """The autoencoder works on overlapping tiles where an image is larger than one, which bounds its memory. Images are
+    those of a stock pipeline after `pipe.vae.enable_tiling()`; near the seams they differ from others."""
     tiny_decoder: Path | None = None
     """A folder of diffusers' AutoencoderTiny for the images of intermediate steps, which then differ from the
     pipeline's; the last step's image is always the pipeline's own. Only where latents are a plain autoencoder's: Stable

@@ -37,6 +37,7 @@ class PolicySpec:
     max_sequence_length: int = 256  # text tokens, as in a call of the stock pipeline
     encoders_wait: bool = False  # text encoders stay on the CPU until they are placed
     tiny_decoder: Path | None = None  # a folder of diffusers' AutoencoderTiny, for `preview`
+    tiled_decoding: bool = False  # the autoencoder works on overlapping tiles, as the stock pipeline's own can
     base_adapter: Path | None = None  # frozen under what is trained, in the reference too; a file, or its folder
 
 

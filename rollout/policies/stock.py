@@ -45,6 +45,8 @@ def open_pipeline(pipeline_class: type[DiffusionPipeline], spec: PolicySpec) -> 
     if spec.base_adapter is not None:
         file = _adapter_file(spec.base_adapter, "model.base_adapter")
         pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=BASE_ADAPTER)
+    if spec.tiled_decoding:
+        pipeline.vae.enable_tiling()
     for name, part in pipeline.components.items():
         if isinstance(part, nn.Module):
             part.requires_grad_(False).eval()

@@ -24,7 +24,7 @@ from rollout.types import Behaviour, Prompt, RolloutGroup, ScoredGroup, StepImag
 from services.config import RunConfig
 from services.fleet.build import PlacedReward, build_learner, build_policy
 from services.fleet.groups import decode_images_of, draw_group, score_images
-from services.fleet.learner_worker import shuffled
+from services.fleet.scored import shuffled
 
 
 class LoneRun:

@@ -71,6 +71,7 @@ def build_policy(config: RunConfig, prompts: Iterable[str] | None = None) -> Pol
             max_sequence_length=model.max_sequence_length,
             encoders_wait=model.text_encoders != "keep",
             tiny_decoder=model.tiny_decoder,
+            tiled_decoding=model.tiled_decoding,
             base_adapter=model.base_adapter,
         )
     )

@@ -9,7 +9,8 @@ from rollout.decoding import decode_all
 from rollout.kernel import build_process
 from rollout.lora import ADAPTER
 from rollout.policies.build import PolicySpec, load_policy
-from rollout.policies.stock import ADAPTER_FILE
+from rollout.policies.stock import ADAPTER_FILE, to_images
+from rollout.policies.twins.build import TWINS, save_twin
 from rollout.sampler import named_noise, sample
 from rollout.seeding import INITIAL, sample_seeds
 from rollout.trained import digest_tensors, train_everything, trained_tensors
@@ -123,6 +124,26 @@ def test_previews_are_what_the_stock_pipeline_makes_with_the_tiny_decoder_in_its
     assert np.abs(ours - np.round(images * 255.0).astype(int)).max() <= 1
     assert not torch.equal(policy.preview(drawn.clean[:, -1]), policy.decode(drawn.clean[:, -1]))
     assert torch.equal(load(without_t5).decode(drawn.clean[:, -1]), policy.decode(drawn.clean[:, -1]))
+
+
+def test_tiled_decoding_makes_the_stock_pipelines_images_from_tiles(without_t5):
+    plain, tiled = load(without_t5), load(without_t5, tiled_decoding=True)
+    pipe = StableDiffusion3Pipeline.from_pretrained(without_t5, local_files_only=True, **ABSENT)
+    pipe.vae.enable_tiling()
+    x0 = torch.randn((1, 4, 32, 24), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        z = x0 / pipe.vae.config.scaling_factor + pipe.vae.config.shift_factor
+        theirs = to_images(pipe.vae.decode(z, return_dict=False)[0])
+    assert torch.equal(tiled.decode(x0), theirs)
+    assert not torch.equal(tiled.decode(x0), plain.decode(x0)), "one tile is enough: the test would be blind"
+    small = plain.initial_latents([1], 16, 24)
+    assert torch.equal(tiled.decode(small), plain.decode(small))
+
+
+@pytest.mark.parametrize("family", TWINS)
+def test_every_family_can_decode_in_tiles(family, tmp_path):
+    policy = load_policy(PolicySpec(folder=save_twin(family, tmp_path / "model"), tiled_decoding=True))
+    assert policy._vae.use_tiling
 
 
 def test_without_a_tiny_decoder_a_preview_is_the_image(without_t5):
