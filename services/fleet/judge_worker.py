@@ -14,10 +14,12 @@ RESTARTS = 3
 class JudgeWorker:
     """The actor's worker; it is built when its server answers."""
 
-    def __init__(self, judge: JudgeConfig, host: str, log: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            port: int = probe.getsockname()[1]
+    def __init__(self, judge: JudgeConfig, host: str, port: int, log: Path) -> None:
+        """port: that it had before; 0: any that is free."""
+        if port == 0:
+            with socket.socket() as probe:
+                probe.bind((host, 0))
+                port = probe.getsockname()[1]
         log.parent.mkdir(parents=True, exist_ok=True)
         self._server = ModelServer(
             name=f"fleet.judges, {judge.name}",
@@ -34,6 +36,10 @@ class JudgeWorker:
     def url(self) -> str:
         """What a judge's `url` must be."""
         return self._server.url
+
+    def check(self) -> None:
+        """RewardFailed where the server ended too often, and was given up."""
+        self._server.check()
 
     def stop(self) -> None:
         """End the server."""

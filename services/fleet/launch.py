@@ -82,9 +82,9 @@ def train(config: RunConfig, *, fresh: bool, console: Console, lines: JsonLines 
             check_places(config.fleet, cluster_nodes())
         console.print(f"run folder {folder}, metrics {recorder.metrics_url}", highlight=False)
         note = partial(_note, recorder, console)
-        served = stack.enter_context(served_judges(config, folder))
+        judges = stack.enter_context(served_judges(config, folder, note))
         fleet = Fleet(
-            served,
+            judges.config,
             redis,
             url,
             release=partial(_release, queue),
@@ -96,7 +96,7 @@ def train(config: RunConfig, *, fresh: bool, console: Console, lines: JsonLines 
         asked, seen = Requests(quick, config.name), Queue(quick, config.name)
         elastic = Elastic(config.fleet, fleet.supervisor, seen, asked, drain=stop.ask, note=note)
         fleet.start()
-        fleet.on_tick = elastic.tick
+        fleet.on_tick = partial(_each, elastic.tick, judges.tick)
         blobs = build_blobs(config.fleet.blobs, redis, config.name)
         stack.callback(blobs.close)
         sweeper = OrphanSweeper(blobs, redis, config.name, ORPHAN_GRACE_S)
@@ -162,6 +162,11 @@ def _keep_server(server: EmbeddedServer | None, note: Callable[[str], None]) -> 
     if server is not None and not server.alive:
         server.restart()
         note("the run's own server died, and was started again")
+
+
+def _each(*looks: Callable[[], None]) -> None:
+    for look in looks:
+        look()
 
 
 def _release(queue: Queue, slot: str) -> None:
