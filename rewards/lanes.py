@@ -13,13 +13,14 @@ A reward is only ever called in its lane's thread.
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rewards.http_call import CallStatistics
 from rewards.remote_wire import Question
 from rewards.reward import Reward, checked
 from rewards.tally import Tally
@@ -58,7 +59,8 @@ class Lane:
         self._line: deque[_Part] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self.tally = Tally()  # replaced whole, by the lane's thread alone
+        self._tally = Tally()  # replaced whole, by the lane's thread alone
+        self._server = statistics_of(reward)
         self._thread = threading.Thread(target=self._run, name=f"reward {name}", daemon=True)
         self._thread.start()
 
@@ -75,6 +77,14 @@ class Lane:
         """What of this question has not been asked yet never is."""
         with self._changed:
             self._line = deque(part for part in self._line if part.key != key)
+
+    @property
+    def tally(self) -> Tally:
+        """How the calls went so far."""
+        if self._server is None:
+            return self._tally
+        server = self._server()
+        return replace(self._tally, retries=server.retries, breakers_open=int(server.breaker_open))
 
     def close(self) -> None:
         """Ask nothing more; a call that is under way is waited for, CLOSE_S at most."""
@@ -109,7 +119,7 @@ class Lane:
         try:
             scores = checked(self._reward, question.images, question.prompts, question.metadata)
         except Exception as error:  # the reward's edge: whatever it raises is an answer, not the lane's end
-            self.tally += Tally(calls=1, failures=1, seconds=time.perf_counter() - wall)
+            self._tally += Tally(calls=1, failures=1, seconds=time.perf_counter() - wall)
             if len(parts) > 1:
                 for part in parts:
                     self._ask([part])
@@ -117,7 +127,7 @@ class Lane:
                 self._give(parts[0], error, time.thread_time() - cpu, time.perf_counter() - wall)
             return
         cpu, wall = time.thread_time() - cpu, time.perf_counter() - wall
-        self.tally += Tally(calls=1, images=len(scores), seconds=wall)
+        self._tally += Tally(calls=1, images=len(scores), seconds=wall)
         first = 0
         for part in parts:
             count = len(part.question.prompts)
@@ -161,6 +171,13 @@ class Lanes:
         for lane in self._lanes.values():
             lane.close()
         self._answers.put(None)
+
+
+def statistics_of(reward: Reward) -> Callable[[], CallStatistics] | None:
+    """How to ask a reward how the calls of its server, or of its judge's, went; None for one without either."""
+    caller = getattr(reward, "judge", reward)
+    found: Callable[[], CallStatistics] | None = getattr(caller, "statistics", None)
+    return found
 
 
 def part_of(question: Question, first: int, size: int) -> Question:

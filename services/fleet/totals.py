@@ -30,10 +30,9 @@ def add_beat(past: Totals, beat: Beat) -> Totals:
         idle_s=past.idle_s + beat.idle_s,
         groups=past.groups + beat.groups,
         images=past.images + beat.images,
-        rewards=added(past.rewards, beat.rewards),
+        rewards=_added(past.rewards, beat.rewards),
     )
 
 
-def added(one: Mapping[str, Tally], other: Mapping[str, Tally]) -> dict[str, Tally]:
-    """The sums by name."""
-    return {name: one.get(name, Tally()) + other.get(name, Tally()) for name in {**one, **other}}
+def _added(past: Mapping[str, Tally], now: Mapping[str, Tally]) -> dict[str, Tally]:
+    return {name: past.get(name, Tally()).ended() + now.get(name, Tally()) for name in {**past, **now}}

@@ -143,6 +143,8 @@ def scorer_cells(workers: Sequence[WorkerFigures]) -> Cells:
         table.REWARD_FAILURES: [((name,), tally.failures) for name, tally in sums.items()],
         table.REWARD_IMAGES: [((name,), tally.images) for name, tally in sums.items()],
         table.REWARD_SECONDS: [((name,), tally.seconds) for name, tally in sums.items()],
+        table.REWARD_RETRIES: [((name,), tally.retries) for name, tally in sums.items()],
+        table.REWARD_BREAKERS: [((name,), tally.breakers_open) for name, tally in sums.items()],
     }
 
 

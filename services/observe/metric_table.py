@@ -182,6 +182,12 @@ REWARD_FAILURES = _counter(
 )
 REWARD_IMAGES = _counter("reward_images_total", "Images that a reward scored.", "reward")
 REWARD_SECONDS = _counter("reward_call_seconds_total", "Seconds of wall clock within a reward's calls.", "reward")
+REWARD_RETRIES = _counter("reward_call_retries_total", "Tries of a reward's server after the first one.", "reward")
+REWARD_BREAKERS = _gauge(
+    "reward_breakers_open",
+    "Reward workers that do not ask a reward's server just now, for it failed too often.",
+    "reward",
+)
 DIGEST_CONFLICTS = _gauge(
     "weights_digest_conflicts", "Versions that workers hold with different contents; anything but 0 is a fault."
 )
@@ -254,6 +260,8 @@ WORKER_METRICS = (
     REWARD_FAILURES,
     REWARD_IMAGES,
     REWARD_SECONDS,
+    REWARD_RETRIES,
+    REWARD_BREAKERS,
     DIGEST_CONFLICTS,
 )
 """Of the workers, as their heartbeats and the supervisor tell; no samples before the first look."""

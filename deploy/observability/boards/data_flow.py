@@ -187,6 +187,19 @@ DATA_FLOW: Rows = {
             lowest=0,
         ),
         Chart(
+            title="Reward servers",
+            description="Tries after the first one, per minute, and workers that have stopped asking a server that "
+            "failed too often. Rewards without a server stay at 0.",
+            queries=[
+                Query(
+                    expr='60 * rate(tafs_reward_call_retries_total{run="$run"}[$window])', legend="{{reward}} retries"
+                ),
+                Query(expr='tafs_reward_breakers_open{run="$run"}', legend="{{reward}} breakers open"),
+            ],
+            unit="none",
+            lowest=0,
+        ),
+        Chart(
             title="Seconds per update and checkpoint",
             description="The last update with its waiting, and the last checkpoint: the learner stands still for both.",
             queries=[

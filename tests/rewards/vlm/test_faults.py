@@ -9,6 +9,8 @@ import pytest
 
 from rewards.breaker import Breaker, BreakerOpenError
 from rewards.http_call import BusyError, HttpCaller
+from rewards.lanes import Lanes
+from rewards.remote_wire import Question
 from rewards.reward import RewardError, checked
 from rewards.vlm.answers import Answers, digest
 from rewards.vlm.chat import Judge, UnreadableAnswerError, read_numbers, read_share
@@ -165,3 +167,16 @@ def test_only_the_answers_used_last_are_kept() -> None:
 def test_a_digest_tells_apart_what_only_runs_together() -> None:
     assert digest("ab", "c") != digest("a", "bc")
     assert digest("a") != digest("a", "")
+
+
+def test_a_lane_tells_of_its_judges_retries_and_of_its_open_breaker(server, greys) -> None:
+    server.faults.extend([(503, b"")] * 6)
+    reward = yes_no(server.url)
+    lanes = Lanes({"judge": (reward, 1)})
+    lanes.put(0, {"judge": Question(images=greys[:3], prompts=["a cat"] * 3, metadata=[{}] * 3)})
+    answers = lanes.answers()
+    assert all(isinstance(next(answers).scores, RewardError) for _ in range(3))
+    tally = lanes.tallies()["judge"]
+    assert (tally.calls, tally.failures, tally.images, tally.retries, tally.breakers_open) == (3, 3, 0, 3, 1)
+    lanes.close()
+    reward.judge.close()

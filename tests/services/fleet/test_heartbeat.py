@@ -54,13 +54,13 @@ def test_totals_run_over_all_processes_of_a_slot() -> None:
     for pulse in (first, second):
         with pulse.working("1/0", "drawing", images=4):
             pass
-    first.tells({"ocr": Tally(calls=2, images=8, seconds=0.5)})
+    first.tells({"ocr": Tally(calls=2, images=8, seconds=0.5, retries=3, breakers_open=1)})
     second.tells({"ocr": Tally(calls=1, failures=1), "judge": Tally(calls=1, images=4, seconds=2.0)})
     beats = [msgspec.msgpack.decode(msgspec.msgpack.encode(pulse.beat()), type=Beat) for pulse in (first, second)]
     totals = add_beat(add_beat(NOTHING, beats[0]), beats[1])
     assert (totals.groups, totals.images) == (2, 8)
     assert totals.rewards == {
-        "ocr": Tally(calls=3, failures=1, images=8, seconds=0.5),
+        "ocr": Tally(calls=3, failures=1, images=8, seconds=0.5, retries=3),  # the breaker went with its process
         "judge": Tally(calls=1, images=4, seconds=2.0),
     }
 

@@ -69,7 +69,7 @@ WORKERS = (
         digest="",
         rewards={
             "ocr": Tally(calls=3, images=96, seconds=0.5),
-            "judge": Tally(calls=4, failures=1, images=24, seconds=6),
+            "judge": Tally(calls=4, failures=1, images=24, seconds=6, retries=9, breakers_open=1),
         },
     ),
     make_worker("reward", 1, version=0, digest="", rewards={"ocr": Tally(calls=2, images=64, seconds=0.25)}),

@@ -188,12 +188,15 @@ def test_every_worker_is_told_of_by_its_place_and_only_in_the_state_that_it_is_i
 
 def test_every_rewards_calls_are_counted_over_all_workers(metrics: RunMetrics) -> None:
     families = scrape(metrics)
-    names = ("calls_total", "call_failures_total", "images_total", "call_seconds_total")
+    names = (
+        "calls_total", "call_failures_total", "images_total", "call_seconds_total", "call_retries_total",
+        "breakers_open",
+    )  # fmt: skip
     found = {
         reward: tuple(value(families, f"tafs_reward_{name}", reward=reward) for name in names)
         for reward in ("ocr", "judge")
     }
-    assert found == {"ocr": (5, 0, 160, 0.75), "judge": (4, 1, 24, 6)}
+    assert found == {"ocr": (5, 0, 160, 0.75, 0, 0), "judge": (4, 1, 24, 6, 9, 1)}
 
 
 def test_a_heartbeats_age_goes_on_while_nobody_looks(metrics: RunMetrics) -> None:
