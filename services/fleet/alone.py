@@ -41,14 +41,17 @@ class LoneRun:
         self._versions: deque[tuple[WeightsVersion, dict[str, Tensor]]] = deque(maxlen=staleness + 1)
         self._remember()
 
-    def update(self) -> UpdateReport:
-        """Draw, decode, score and learn from one update's groups."""
+    def drawn(self) -> list[ScoredGroup]:
+        """The next update's groups, drawn, decoded and scored; the same ones until it is made."""
         version, tensors = self._versions[0]
         self.use(tensors)
         done, per_update = self.learner.updates_done, self._config.learning.groups_per_update
-        ordinals = range(done * per_update, (done + 1) * per_update)
-        groups = [self._scored(ordinal, version) for ordinal in ordinals]
-        report = self.learner.update(groups, guard=version.update == done)
+        return [self._scored(ordinal, version) for ordinal in range(done * per_update, (done + 1) * per_update)]
+
+    def update(self) -> UpdateReport:
+        """Draw, decode, score and learn from one update's groups."""
+        fresh = self._versions[0][0].update == self.learner.updates_done
+        report = self.learner.update(self.drawn(), guard=fresh)
         self._remember()
         return report
 

@@ -57,11 +57,13 @@ class Replay:
         self._last = numbers[-1] if last is None else last
         if not 1 <= self._first <= self._last:
             raise ConfigError(f"expected updates from 1 on in their order, found {self._first} to {self._last}")
-        read_recording(folder, self._first)  # before the model is loaded
+        self._recording(self._first)  # before the model is loaded
+        start = None if self._first == 1 else self._checkpoint(self._first - 1)
         use_threads(self._config.fleet.learner.cpus)
         self.learner: Learner = build_learner(self._config, build_policy(self._config), Alone())
-        if self._first > 1:
-            self._load(self._first - 1)
+        if start is not None:
+            tensors, progress = start
+            self.learner.load(tensors, progress.update)
 
     @property
     def at(self) -> int:
@@ -73,8 +75,7 @@ class Replay:
         RatioGuardError where the run's own guard would have stopped here.
         """
         for number in range(self._first, self._last + 1):
-            found = read_recording(self._folder, number)
-            self._require_this_run(number, found)
+            found = self._recording(number)
             now = digests(self.learner)
             differs = tuple(kind for kind, digest in found.header.before.items() if now.get(kind) != digest)
             groups = [scored_group(entry, payloads, self._config) for entry, payloads in found.groups]
@@ -99,10 +100,6 @@ class Replay:
         have = f"updates {numbers[0]} to {numbers[-1]} recorded, checkpoints of {sorted(starts - {0})}"
         raise ConfigError(f"{self._folder}: expected a checkpoint behind which an update is recorded, found {have}")
 
-    def _load(self, update: int) -> None:
-        tensors, progress = self._checkpoint(update)
-        self.learner.load(tensors, progress.update)
-
     def _checkpoint(self, update: int) -> tuple[Mapping[str, Mapping[str, Tensor]], Progress]:
         try:
             found = load_checkpoint(self._checkpoints, update)
@@ -111,13 +108,15 @@ class Replay:
             raise ConfigError(f"no start behind update {update}: {error}; checkpoints: {have}") from error
         return found.tensors, msgspec.convert(found.state["progress"], Progress)
 
-    def _require_this_run(self, number: int, found: RecordedUpdate) -> None:
+    def _recording(self, number: int) -> RecordedUpdate:
+        found = read_recording(self._folder, number)
         expected, header = config_digest(self._config), found.header
         if (header.update, header.config) != (number, expected):
             raise ConfigError(
                 f"{self._folder}: expected the recording of update {number} under configuration {expected[:12]}, found "
                 f"one of update {header.update} under {header.config[:12]}; it is another run's, or the code is another"
             )
+        return found
 
 
 def distance(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:

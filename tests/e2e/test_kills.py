@@ -1,6 +1,5 @@
 """Workers killed for real, in the middle of a run: it goes on, and ends with the very weights of an undisturbed one."""
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -37,7 +36,7 @@ def replay(folder: Path, *options: str) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     """The folder of an undisturbed run."""
-    going = killed_run(tmp_path_factory.mktemp("undisturbed"), "whole", {}, *LONG, RECORDED)
+    going = killed_run(tmp_path_factory.mktemp("undisturbed"), "whole", {}, *LONG)
     assert going.process.returncode == 0, going.log.read_text()
     return going.folder
 
@@ -69,28 +68,6 @@ def test_workers_of_every_role_killed_where_it_hurts_most_are_replaced_and_chang
     assert again.stdout.count("began equal") == 8
     assert EQUAL in again.stdout
     assert not (going.folder / "checkpoints").exists()
-
-
-def test_what_was_recorded_is_learned_again_bit_by_bit_and_what_does_not_fit_is_named(tmp_path, whole) -> None:
-    again = replay(whole, "--from-update", "7")
-    assert again.returncode == 0, again.stdout
-    assert "from the checkpoint of update 6" in again.stdout
-    assert again.stdout.count("began equal") == 2
-    assert EQUAL in again.stdout
-
-    copy = Path(shutil.copytree(whole, tmp_path / "copy"))
-    (copy / "recorded/update_000007.groups").replace(copy / "recorded/update_000008.groups")
-    other = replay(copy, "--from-update", "8")
-    assert other.returncode == 64
-    assert "no start behind update 7" in other.stdout
-    assert "checkpoints: 6, 8" in other.stdout
-    swapped = replay(copy, "--from-update", "7")
-    assert swapped.returncode == 64
-    assert "update_000007.groups, found none; recorded updates: 1, 2, 3, 4, 5, 6, 8" in swapped.stdout
-    shutil.copyfile(whole / "recorded/update_000006.groups", copy / "recorded/update_000007.groups")
-    misnamed = replay(copy, "--from-update", "7")
-    assert misnamed.returncode == 64
-    assert "expected the recording of update 7" in misnamed.stdout
 
 
 def test_a_server_that_dies_is_started_again_and_changes_nothing(tmp_path, whole) -> None:
