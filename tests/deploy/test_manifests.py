@@ -4,6 +4,7 @@ Rendered and validated, never applied to a cluster. CRD schemas are read from th
 Prometheus operator's, as published); without it those kinds are not validated, and that is said.
 """
 
+import inspect
 import os
 import re
 import shutil
@@ -14,6 +15,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+
+from services.cli.run_file import load_run_file
+from services.fleet.placement import GIB, Node, bundles_of, crowded_out, plan
 
 ROOT = Path(__file__).resolve().parents[2]
 K8S = ROOT / "deploy/k8s"
@@ -71,6 +75,24 @@ def pods(manifests) -> list[tuple[str, dict, dict]]:
     return found
 
 
+def submitted(manifests) -> list[str]:
+    """What is trained: the run file and its overrides."""
+    for job in of_kind(manifests, "RayJob"):
+        return job["spec"]["entrypoint"].split()[4:]
+    (job,) = (job for job in of_kind(manifests, "Job") if job["metadata"]["name"] == "tafs-run")
+    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert arguments[:2] == ["tafs", "submit"]
+    return [argument for argument in arguments[2:] if not argument.startswith("--")]
+
+
+def ray_groups(manifests) -> dict[str, dict]:
+    """Ray's own reading of the cluster's groups: limits and resources of a node of each."""
+    from ray.autoscaler._private.kuberay import autoscaling_config
+
+    (cluster,) = of_kind(manifests, "RayCluster")
+    return autoscaling_config._derive_autoscaling_config_from_ray_cr(cluster)["available_node_types"]
+
+
 def selects(selector: dict, labels: dict) -> bool:
     wanted = selector.get("matchLabels") or {}
     return all(labels.get(key) == value for key, value in wanted.items()) and all(
@@ -120,14 +142,87 @@ def test_custom_kinds_are_valid(manifests) -> None:
 
 
 def test_ray_itself_reads_the_groups_for_its_autoscaler(manifests) -> None:
-    from ray.autoscaler._private.kuberay import autoscaling_config
+    types = ray_groups(manifests)
+    assert types["headgroup"]["resources"]["CPU"] == 0
+    assert types["rollout"]["resources"]["spot"] == 64
+    assert types["learner"]["min_workers"] == types["learner"]["max_workers"] == 1
 
-    for cluster in of_kind(manifests, "RayCluster"):
-        config = autoscaling_config._derive_autoscaling_config_from_ray_cr(cluster)
-        types = config["available_node_types"]
-        assert types["headgroup"]["resources"]["CPU"] == 0
-        assert types["rollout"]["resources"]["spot"] == 64
-        assert types["learner"]["min_workers"] == types["learner"]["max_workers"] == 1
+
+def test_the_pods_hold_the_submitted_fleet_with_the_learner_where_nothing_vanishes_and_the_run_waits_for_them(
+    manifests,
+) -> None:
+    file, *overrides = submitted(manifests)
+    fleet = load_run_file(ROOT / file, overrides).fleet
+    assert fleet.room_timeout_s >= 600, "the head is there first, and a fleet that finds no room ends with 64"
+    nodes = [
+        Node(
+            name=name,
+            cpus=have.pop("CPU"),
+            gpus=int(have.pop("GPU", 0)),
+            memory_gib=have.pop("memory") / GIB,
+            resources=have,
+        )
+        for name, group in ray_groups(manifests).items()
+        for have in [dict(group["resources"])]
+    ]
+    found = plan(bundles_of(fleet), nodes)
+    assert found.homeless == crowded_out(bundles_of(fleet), nodes) == ()
+    if fleet.learner.gpus:
+        where = {placed.bundle.slots[0].partition("-")[0]: placed.node for placed in found.placed}
+        assert where == {"learner": "learner", "rollout": "rollout", "reward": "rollout"}
+
+
+def test_rays_object_store_fits_into_the_shared_memory_of_its_pod(manifests) -> None:
+    """As ray._private.utils.resolve_object_store_memory takes its size; a store that does not fit goes to the disk."""
+    from ray._private.ray_constants import DEFAULT_OBJECT_STORE_MEMORY_PROPORTION, REQUIRE_SHM_SIZE_THRESHOLD
+
+    for name, _, spec in pods(manifests):
+        for volume in spec.get("volumes", ()):
+            if volume["name"] == "shm":
+                shared = size_bytes(volume["emptyDir"]["sizeLimit"])
+                memory = size_bytes(spec["containers"][0]["resources"]["limits"]["memory"])
+                cap = max(REQUIRE_SHM_SIZE_THRESHOLD, 0.95 * shared)
+                assert shared > min(DEFAULT_OBJECT_STORE_MEMORY_PROPORTION * memory, cap), name
+
+
+def size_bytes(text: str) -> float:
+    number, unit = re.fullmatch(r"(\d+)([MG])i", text).groups()
+    return float(number) * 2 ** {"M": 20, "G": 30}[unit]
+
+
+def test_a_budget_counts_pods_of_a_ray_cluster_from_below_and_what_may_vanish_has_none(manifests) -> None:
+    """Kubernetes refuses every eviction under maxUnavailable of pods whose owner has no scale, as a RayCluster."""
+    selectors = []
+    for budget in of_kind(manifests, "PodDisruptionBudget"):
+        assert isinstance(budget["spec"].get("minAvailable"), int)
+        assert "maxUnavailable" not in budget["spec"]
+        selectors.append(budget["spec"]["selector"])
+    held = {name for name, labels, _ in pods(manifests) if any(selects(selector, labels) for selector in selectors)}
+    assert held == {"head", "learner", "tafs-redis"}
+
+
+def test_what_the_submitted_run_reads_offline_is_fetched(manifests) -> None:
+    from rewards.pick_score import build_pick_score
+
+    for name, _, spec in pods(manifests):
+        if name == "tafs-fetch-model":
+            (script,) = (text for text in spec["containers"][0]["args"] if "hf download" in text)
+            file, *overrides = submitted(rendered(K8S / "overlays/gpu"))
+            config = load_run_file(ROOT / file, overrides)
+            (reward,) = config.rewards
+            assert reward.use == "pick_score"
+            assert f"--local-dir /models/{config.model.path.name}\n" in script
+            defaults = inspect.signature(build_pick_score).parameters
+            for named in ("model", "tokenizer"):
+                assert f"hf download {defaults[named].default}" in script
+    caches = {
+        variable["value"]
+        for _, _, spec in pods(manifests)
+        for container in spec["containers"]
+        for variable in container.get("env", ())
+        if variable["name"] == "HF_HUB_CACHE"
+    }
+    assert caches == {"/models/hub"}
 
 
 def test_every_container_is_pinned_bounded_probed_and_restricted(manifests) -> None:
@@ -231,6 +326,7 @@ def test_a_bad_configuration_and_a_bug_are_not_tried_again_and_what_may_pass_is(
 
     (job,) = of_kind(rendered(K8S / "overlays/gpu"), "Job")
     rules = job["spec"]["podFailurePolicy"]["rules"]
+    assert "onPodConditions" in rules[0], "a pod that is moved may end with any code"
     action = {code: rule["action"] for rule in rules for code in rule.get("onExitCodes", {}).get("values", ())}
     assert action == {
         ExitCode.BAD_CONFIG: "FailJob",
