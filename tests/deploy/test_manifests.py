@@ -26,6 +26,7 @@ CUSTOM = {
     "RayCluster": "rayclusters",
     "RayJob": "rayjobs",
     "PodMonitor": "podmonitors",
+    "ServiceMonitor": "servicemonitors",
     "PrometheusRule": "prometheusrules",
 }
 KUBERNETES = "1.33"
@@ -41,9 +42,9 @@ def rendered(folder: Path) -> tuple[dict, ...]:
 
 
 @lru_cache
-def with_components(tmp: Path) -> tuple[dict, ...]:
-    """The gpu overlay with both components, as a user's own overlay names them."""
-    components = [os.path.relpath(K8S / "components" / name, tmp) for name in ("rayjob", "fetch-model")]
+def with_components(tmp: Path, names: tuple[str, ...]) -> tuple[dict, ...]:
+    """The gpu overlay with components, as a user's own overlay names them."""
+    components = [os.path.relpath(K8S / "components" / name, tmp) for name in names]
     base = os.path.relpath(K8S / "overlays/gpu", tmp)
     images = [{"name": "tafs", "newName": "registry.example/tafs", "newTag": "0.1.0-cuda"}]
     overlay = {"namespace": "tafs", "resources": [base], "components": components, "images": images}
@@ -51,11 +52,14 @@ def with_components(tmp: Path) -> tuple[dict, ...]:
     return rendered(tmp)
 
 
-@pytest.fixture(scope="session", params=[*OVERLAYS, "with components"])
+COMPONENTS = {"fetch and rayjob": ("rayjob", "fetch-model"), "store and judge": ("object-store", "judge")}
+
+
+@pytest.fixture(scope="session", params=[*OVERLAYS, *COMPONENTS])
 def manifests(request, tmp_path_factory):
     if request.param in OVERLAYS:
         return rendered(K8S / "overlays" / request.param)
-    return with_components(tmp_path_factory.mktemp("overlay"))
+    return with_components(tmp_path_factory.mktemp("overlay"), COMPONENTS[request.param])
 
 
 def of_kind(manifests, *kinds):
@@ -65,7 +69,7 @@ def of_kind(manifests, *kinds):
 def pods(manifests) -> list[tuple[str, dict, dict]]:
     """(name, labels, spec) of every pod that would be made."""
     found = []
-    for manifest in of_kind(manifests, "StatefulSet", "Job"):
+    for manifest in of_kind(manifests, "StatefulSet", "Deployment", "Job"):
         template = manifest["spec"]["template"]
         found.append((manifest["metadata"]["name"], template["metadata"]["labels"], template["spec"]))
     for cluster in of_kind(manifests, "RayCluster"):
@@ -107,7 +111,7 @@ def test_built_in_kinds_are_valid(manifests) -> None:
         for name, _, spec in pods(manifests)
     ]
     for manifest in (*manifests, *templates):
-        if manifest["kind"] not in (*CUSTOM, "ServiceMonitor"):
+        if manifest["kind"] not in CUSTOM:
             validate(manifest, KUBERNETES, strict=True)
 
 
@@ -149,8 +153,10 @@ def test_ray_itself_reads_the_groups_for_its_autoscaler(manifests) -> None:
 
 
 def test_the_pods_hold_the_submitted_fleet_with_the_learner_where_nothing_vanishes_and_the_run_waits_for_them(
-    manifests,
+    manifests, monkeypatch
 ) -> None:
+    monkeypatch.setenv("TAFS_CHECKPOINTS", "s3://bucket/tafs")
+    monkeypatch.setenv("TAFS_BLOBS", "s3://bucket/payloads")
     file, *overrides = submitted(manifests)
     fleet = load_run_file(ROOT / file, overrides).fleet
     assert fleet.room_timeout_s >= 600, "the head is there first, and a fleet that finds no room ends with 64"
@@ -178,7 +184,7 @@ def test_rays_object_store_fits_into_the_shared_memory_of_its_pod(manifests) -> 
 
     for name, _, spec in pods(manifests):
         for volume in spec.get("volumes", ()):
-            if volume["name"] == "shm":
+            if volume["name"] == "shm" and spec["containers"][0]["name"].startswith("ray-"):
                 shared = size_bytes(volume["emptyDir"]["sizeLimit"])
                 memory = size_bytes(spec["containers"][0]["resources"]["limits"]["memory"])
                 cap = max(REQUIRE_SHM_SIZE_THRESHOLD, 0.95 * shared)
@@ -271,6 +277,13 @@ def test_every_selector_finds_a_pod_and_every_named_port_is_one(manifests) -> No
         ports = [port["port"] for rule in policy["spec"].get("ingress", ()) for port in rule.get("ports", ())]
         if policy["spec"]["podSelector"]:
             wanted.append((policy["spec"]["podSelector"], ports))
+    for monitor in of_kind(manifests, "ServiceMonitor"):
+        (service,) = (
+            service
+            for service in of_kind(manifests, "Service")
+            if selects(monitor["spec"]["selector"], service["metadata"].get("labels", {}))
+        )
+        assert {e["port"] for e in monitor["spec"]["endpoints"]} <= {p["name"] for p in service["spec"]["ports"]}
     assert len(wanted) > 8
     for selector, ports in wanted:
         matching = [names for labels, names in found if selects(selector, labels)]
@@ -281,7 +294,7 @@ def test_every_selector_finds_a_pod_and_every_named_port_is_one(manifests) -> No
 def test_secrets_are_references_and_each_is_documented(manifests) -> None:
     assert of_kind(manifests, "Secret") == []
     text = yaml.safe_dump_all(manifests)
-    named = set(re.findall(r"(?:secretName|secretKeyRef:\n +key: \S+\n +name): (\S+)", text))
+    named = set(re.findall(r"(?:secretName|secretRef:\n +name|secretKeyRef:\n +key: \S+\n +name): (\S+)", text))
     assert {"tafs-ray", "tafs-redis"} <= named
     guide = (ROOT / "docs/cluster.md").read_text()
     for name in named:
