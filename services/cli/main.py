@@ -387,7 +387,7 @@ def score(
     if output is not None:
         write_csv(scored, rewards, output)
     if sheet is not None:
-        write_sheet(scored, sheet)
+        write_sheet(scored, rewards, sheet)
 
 
 @app.command()
