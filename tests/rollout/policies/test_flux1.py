@@ -74,7 +74,7 @@ def test_packing_is_the_stock_pipelines():
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("num_steps", [1, 2, 4])
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 8])
 @pytest.mark.parametrize("kind", ["schnell", "dev"])
 def test_it_makes_the_stock_pipelines_latents_and_images(families, kind, num_steps, size):
     checks.check_it_makes_the_stock_pipelines_latents_and_images(families[kind], num_steps, size)
@@ -91,7 +91,7 @@ def test_embedded_guidance_is_an_input_of_the_network(families):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("num_steps", [1, 2, 4])
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 8])
 @pytest.mark.parametrize("kind", ["schnell", "dev"])
 def test_its_grid_is_the_one_the_stock_scheduler_walks(families, kind, num_steps, size):
     checks.check_its_grid_is_the_one_the_stock_scheduler_walks(families[kind], num_steps, size)
