@@ -66,6 +66,10 @@ def test_the_index_chooses_it(schnell):
     checks.check_the_index_chooses_it(schnell)
 
 
+def test_from_shapes_alone_it_knows_what_would_be_trained(schnell, tmp_path):
+    checks.check_from_shapes_alone_it_knows_what_would_be_trained(schnell, tmp_path, SIZES[0])
+
+
 def test_packing_is_the_stock_pipelines():
     latents = torch.randn(2, 3, 4, 6)
     tokens = FluxPipeline._pack_latents(latents, 2, 3, 4, 6)
