@@ -32,7 +32,7 @@ class PolicySpec:
 
     folder: Path
     dtype: str = "float32"  # torch's name, of the network; the kernel is float32 always
-    device: str = "cpu"
+    device: str = "cpu"  # meta: shapes without weights, to see what fits together
     guidance: float = 1.0  # scale; 1 = none, but an input like any other where the network was distilled to take one
     max_sequence_length: int = 256  # text tokens, as in a call of the stock pipeline
     encoders_wait: bool = False  # text encoders stay on the CPU until they are placed
