@@ -102,8 +102,8 @@ def render_report(run: RunContents) -> str:
             Section(
                 id="pictures",
                 heading="Pictures",
-                lead="The same prompts and seeds, one column per denoising step. A line below an image is what was read "
-                "on it.",
+                lead="The same prompts and seeds, one column per denoising step. A line below an image is what "
+                "was read on it.",
                 body=sections.pictures_section(run.pictures),
             ),
             Section(id="configuration", heading="Configuration", body=sections.configuration_section(run.config)),

@@ -11,13 +11,13 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import msgspec
 import yaml
 
+from rewards.tally import Tally
 from services.observe.endpoint import announce, serve
 from services.observe.history import UpdateRecord
 from services.observe.metric_cells import QueueFigures, Saved
@@ -90,7 +90,7 @@ def grown(worker: WorkerFigures, update: int) -> WorkerFigures:
         digest="aa",
         deaths=1,
         rewards={
-            name: replace(tally, calls=tally.calls + 2 * update, images=tally.images + 80 * update, seconds=0.1 * update)
+            name: tally + Tally(calls=2 * update, images=80 * update, seconds=0.1 * update)
             for name, tally in worker.rewards.items()
         },
     )
