@@ -94,14 +94,15 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._view.__exit__(kind, error, trace)
-        self.tell("end", "The run ends." if error is None else f"The run ends: {type(error).__name__}: {error}")
+        wanted = error is None or isinstance(error, KeyboardInterrupt)  # the second signal: somebody is there
+        self.tell("end", "The run ends." if wanted else f"The run ends: {type(error).__name__}: {error}")
         self._events.close()
         self._history.close()
         self._scalars.close()
         self._endpoint.close()
         if self._ray_target is not None:  # it ends with the run, however that ends
             self._ray_target.unlink(missing_ok=True)
-        if error is None:  # else Prometheus goes on asking, finds nobody and says so
+        if wanted:  # else Prometheus goes on asking, finds nobody and says so
             self._target.unlink(missing_ok=True)
 
     def watch_ray(self, addresses: Sequence[str]) -> None:

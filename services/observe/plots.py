@@ -17,7 +17,7 @@ from services.observe.style import CATEGORIES, GRID, TEXT, category_colour, draw
 
 NOISY = 40
 """From this many updates on, a noisy curve shows its moving mean and stands behind it as a shade."""
-NOISELESS = ("rate", "distance")
+NOISELESS = ("rate",)
 """Charts whose curve is drawn as it is: it has no noise to be smoothed away."""
 FROM_ZERO = ("speed",)
 """Charts of an amount, whose axis begins at 0."""
@@ -67,6 +67,7 @@ def staleness_bars(name: str, staleness: Sequence[int]) -> str:
         for value in values:
             axes.text(value, counts[value], f"{counts[value]:,}", ha="center", va="bottom", color=TEXT, fontsize=9)
         axes.set_xlim(-0.8, max(len(values), 4) - 0.2)
+        axes.set_xticks(values[:: -(-len(values) // 12)])
         axes.margins(y=0.14)
         _label(axes, "staleness in updates", "groups")
 
@@ -163,7 +164,7 @@ def _curve(
 def _label(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_xlabel(x_label, color=TEXT)
     axes.set_ylabel(y_label, color=TEXT)
-    if x_label in {"update", "images", "staleness in updates"}:
+    if x_label in {"update", "images"}:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=(1, 2, 5, 10), integer=True))
     if axes.get_xlim()[1] >= 10_000:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -36,9 +36,9 @@ def by_step(rows: Sequence[Mapping[int, float]]) -> dict[int, Column]:
 
 
 def constant(columns: Sequence[Column]) -> float | None:
-    """The one value that all finite entries have; None where they differ, or there is none."""
+    """The one value that all finite entries of several updates have; None where they differ."""
     finite = np.concatenate([column[np.isfinite(column)] for column in columns] or [np.empty(0)])
-    return float(finite[0]) if len(finite) and (finite == finite[0]).all() else None
+    return float(finite[0]) if len(finite) > len(columns) and (finite == finite[0]).all() else None
 
 
 def by_name(rows: Sequence[Mapping[str, float]]) -> dict[str, Column]:
