@@ -9,6 +9,7 @@ The last lines are a table for BENCHMARKS.md, of all that the file has of this c
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import time
@@ -93,8 +94,10 @@ BEGAN = time.monotonic()
 
 
 def named(item) -> tuple[str, int]:
-    """A test's fault, and its seed."""
-    return item.originalname.removeprefix("test_").replace("_", " "), item.callspec.params["seed"]
+    """The fault of a test, or of its report, and the seed."""
+    found = re.search(r"::test_(\w+)\[(\d+)\]$", item.nodeid)
+    assert found is not None, f"expected a test with a seed, found {item.nodeid}"
+    return found[1].replace("_", " "), int(found[2])
 
 
 def commit() -> str:
@@ -107,8 +110,10 @@ def commit() -> str:
 
 def read(results: str | None) -> list[dict]:
     """What the file has of this commit as it is."""
+    if not results or not Path(results).exists():
+        return []
     here = commit()
-    if not results or not Path(results).exists() or here.endswith("+"):
+    if here.endswith("+"):
         return []
     lines = (json.loads(line) for line in Path(results).read_text().splitlines())
     return [line for line in lines if line["commit"] == here]
@@ -120,19 +125,12 @@ class Results:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._names: dict[str, tuple[str, int]] = {}
         self._commit = commit()
         self._new: list[dict] = []
 
-    def pytest_itemcollected(self, item) -> None:
-        if hasattr(item, "callspec") and "seed" in item.callspec.params:
-            self._names[item.nodeid] = named(item)
-
     def pytest_runtest_logreport(self, report) -> None:
-        if report.nodeid not in self._names or report.skipped:
-            return
-        if report.when == "call" or report.failed:
-            fault, seed = self._names[report.nodeid]
+        if report.failed or (report.passed and report.when == "call"):
+            fault, seed = named(report)
             line = {
                 "commit": self._commit,
                 "fault": fault,
