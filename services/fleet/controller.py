@@ -178,6 +178,7 @@ class Controller:
                 if batch is None and self._refused:
                     self._note(f"workers refuse weights version {progress.version}, which are published again")
                     progress = self._publish(progress)
+                    self._weights_were_refused()  # until now
                     continue
                 if batch is None:
                     break

@@ -5,9 +5,11 @@ must end with the weights of an undisturbed one, and whose account must add up a
 `make cluster`.
 """
 
+import os
 import random
 import signal
 import time
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import psutil
@@ -155,17 +157,20 @@ def test_processes_that_are_stopped_are_replaced_and_their_late_output_counts_fo
     marks = tmp_path / "marks"
     marks.mkdir()
     going = Going(tmp_path, "stopped", *RUN, *MANY, *HASTY, **{VARIABLE: f"{marks}={strikes}"})
-    stopped: list[psutil.Process] = []
-    late = 0
+    stopped: dict[str, int] = {}  # slot: its process
+    late: set[str] = set()
 
     def look() -> bool:
-        nonlocal late
-        stopped.extend(p for p in going.family() if p not in stopped and is_stopped(p))
-        if late < min(len(stopped), going.log.read_text().count("no heartbeat for")):
-            if stopped[late].is_running():
-                stopped[late].resume()
-            late += 1
-        return late == len(places)
+        log = going.log.read_text()
+        for slot in ("rollout-0", "rollout-1", "reward-0", "learner-0"):
+            worker = going.worker(slot)
+            if worker and slot not in stopped and is_stopped(worker.pid):
+                stopped[slot] = worker.pid
+            if slot in stopped and slot not in late and f"{slot} died: no heartbeat" in log:
+                late.add(slot)
+                with suppress(ProcessLookupError):
+                    os.kill(stopped[slot], signal.SIGCONT)
+        return len(late) == len(places)
 
     with Watch(going).looking() as watch:
         try:
@@ -179,8 +184,8 @@ def test_processes_that_are_stopped_are_replaced_and_their_late_output_counts_fo
     tell_recoveries(going, recovered)
 
 
-def is_stopped(process: psutil.Process) -> bool:
+def is_stopped(process: int) -> bool:
     try:
-        return process.status() == psutil.STATUS_STOPPED
+        return process > 0 and psutil.Process(process).status() == psutil.STATUS_STOPPED
     except psutil.NoSuchProcess:
         return False
