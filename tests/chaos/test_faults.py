@@ -177,7 +177,7 @@ def test_processes_that_are_stopped_are_replaced_and_their_late_output_counts_fo
             going.wait_for(look, "three deaths by silence")
         finally:
             log = ended(going)
-    assert log.count("no heartbeat for") == len(places), log
+    assert log.count("died: no heartbeat for") == len(places), log
     assert_equal_to(going, whole)
     assert_trained_once(going, UPDATES)
     assert [deaths(watch, role) for role in ("rollout", "reward", "learner")] == [1, 1, 1]
