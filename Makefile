@@ -47,6 +47,10 @@ bench: $(VENV)/.ready ## Time every phase against its floor
 bench-data: $(VENV)/.ready ## Time the queue and the publication of weights against bare commands
 	$(BIN)/python -m pytest -q -s tests/benchmarks
 
+.PHONY: fleets
+fleets: $(VENV)/.ready ## Simulated fleets: what they cost the controller, what they gain from staleness; a quarter of an hour
+	$(BIN)/python -m tests.benchmarks.fleet_figures $(ARGS)
+
 .PHONY: bench-metrics
 bench-metrics: $(VENV)/.ready ## What being watched costs
 	$(BIN)/python -m pytest -q -s tests/benchmarks/test_metrics_cost.py
@@ -89,8 +93,9 @@ scoring: $(VENV)/.ready ## What scoring costs beside the scorers
 	$(BIN)/python -m tests.benchmarks.scoring_figures
 
 .PHONY: chaos soak
-chaos: $(VENV)/.ready ## Every fault at its worst point, five seeds: hours on two cores. SEEDS=1 for one of them
-	TAFS_TEST_DEADLINE_S=1500 TAFS_CHAOS_SEEDS=$(or $(SEEDS),5) $(BIN)/python -m pytest -s tests/chaos
+chaos: $(VENV)/.ready ## Every fault at its worst point; goes on where it stopped at this commit. SEEDS=1 MINUTES=30 ALONGSIDE=2
+	TAFS_TEST_DEADLINE_S=1500 TAFS_CHAOS_SEEDS=$(or $(SEEDS),5) TAFS_CHAOS_MINUTES=$(or $(MINUTES),inf) \
+	TAFS_CHAOS_RESULTS=build/chaos.jsonl $(BIN)/python -m pytest -rs $(if $(ALONGSIDE),-n $(ALONGSIDE),-s) tests/chaos
 
 soak: $(VENV)/.ready ## Random faults against one run. MINUTES=10 SEED=0
 	$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),10) --seed $(or $(SEED),0)

@@ -1,7 +1,8 @@
 """`tafs bench-fleet`: what the controller costs, and how long the learner waits, with a fleet of any size.
 
 The controller, the supervisor, the janitor, the queue, payloads, weights and heartbeats are the run's own; the workers
-are simulated (services/fleet/simulated.py), three processes of them, and the learner is a fourth.
+are simulated (services/fleet/simulated.py), three processes of them, and the learner is a fourth. With `--actors` the
+same fleet runs a second time as Ray actors, one for each worker: does a group cost the controller as much there?
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,19 +29,22 @@ from services.data.lease import Sweeping
 from services.data.queue import Queue, accounting_holds
 from services.data.server import EmbeddedServer, connect
 from services.errors import StalledError
-from services.fleet.actors import Worker
+from services.fleet.actors import Worker, deaths, ray_session
 from services.fleet.controller import Controller
 from services.fleet.fleet import Fleet
 from services.fleet.heartbeat import Hearts
+from services.fleet.lifecycle import State
 from services.fleet.messages import Progress, UpdateOrder, UpdateResult
+from services.fleet.placement import Needs
 from services.fleet.simulated import Crew, Latencies, run_crew, run_learner, shares
-from services.fleet.supervisor import Supervisor
+from services.fleet.supervisor import Member, Supervisor
 from services.observe.history import UpdateRecord
 from services.observe.journeys import Journey
 
 CREWS = 3
 POLL_S = 0.1
-END_S = 60.0
+END_S = 15.0
+BUILD_S = 300.0
 
 
 class Nobody:
@@ -53,6 +59,16 @@ class Nobody:
 
     def kill(self) -> None:
         """Nor this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crews:
+    """Where the simulated workers are, as the supervisor sees them."""
+
+    name: str
+    place: Callable[[str], Worker]
+    build: Callable[[Member], Any]
+    start: Callable[[Supervisor], None]
 
 
 class SimulatedFleet:
@@ -96,6 +112,7 @@ class SimulatedFleet:
 class Figures:
     """What one fleet cost."""
 
+    workers: str  # what they are
     rollouts: int
     rewards: int
     staleness: int
@@ -105,32 +122,72 @@ class Figures:
     wait: float  # share of the time in which the learner waited for groups
 
 
-def simulate(config: RunConfig, latencies: Latencies, updates: int) -> Figures:
-    """Run so many updates, the first of which is not counted, and check the account."""
+def simulate(config: RunConfig, latencies: Latencies, updates: int, *, actors: bool = False) -> Figures:
+    """Run so many updates, the first of which is not counted, and check the account. actors: every worker is one of
+    Ray's, else they are threads of three processes.
+    """
     context = multiprocessing.get_context("spawn")
-    counts = {"rollout": config.fleet.rollout.workers, "reward": config.fleet.reward.workers}
-    slots = [f"{role}-{index}" for role, count in counts.items() for index in range(count)]
+    crews = _in_actors if actors else _in_processes
     with tempfile.TemporaryDirectory(prefix="tafs-bench-") as folder, EmbeddedServer() as server:
         config = config.model_copy(update={"runs": Path(folder)})
+        crew = Crew(redis_url=server.url, config=config, slots=(), latencies=latencies)
         ours, theirs = context.Pipe()
-        crews = [
-            Crew(redis_url=server.url, config=config, slots=part, latencies=latencies) for part in shares(slots, CREWS)
-        ]
-        learner = Crew(redis_url=server.url, config=config, slots=(), latencies=latencies)
-        processes = [context.Process(target=run_crew, args=(crew,), daemon=True) for crew in crews]
-        processes.append(context.Process(target=run_learner, args=(learner, theirs), daemon=True))
-        try:
-            return _drive(config, server.url, ours, updates, [process.start for process in processes])
-        finally:
-            ours.close()
-            for process in processes:
-                process.join(END_S if process.exitcode is None and process.pid else 0.0)
-                process.kill()
+        learner = context.Process(target=run_learner, args=(crew, theirs), daemon=True)
+        with crews(crew) as workers:
+            try:
+                learner.start()
+                return _drive(config, server.url, ours, updates, workers)
+            finally:
+                ours.close()
+                _end(learner)
 
 
-def _drive(
-    config: RunConfig, url: str, learner: Connection, updates: int, start: Sequence[Callable[[], None]]
-) -> Figures:
+@contextmanager
+def _in_processes(crew: Crew) -> Iterator[Crews]:
+    context = multiprocessing.get_context("spawn")
+    fleet = crew.config.fleet
+    counts = {"rollout": fleet.rollout.workers, "reward": fleet.reward.workers}
+    slots = [f"{role}-{index}" for role, count in counts.items() for index in range(count)]
+    processes = [
+        context.Process(target=run_crew, args=(replace(crew, slots=part),), daemon=True)
+        for part in shares(slots, CREWS)
+    ]
+
+    def start(supervisor: Supervisor) -> None:
+        for process in processes:
+            process.start()
+
+    try:
+        yield Crews(
+            name=f"threads of {CREWS} processes",
+            place=lambda slot: cast(Worker, Nobody()),
+            build=lambda member: None,
+            start=start,
+        )
+    finally:
+        for process in processes:
+            _end(process)
+
+
+@contextmanager
+def _in_actors(crew: Crew) -> Iterator[Crews]:
+    def place(slot: str) -> Worker:
+        return cast(Worker, Nobody()) if slot.startswith("learner") else Worker(slot, Needs(), None)
+
+    def build(member: Member) -> Any:  # noqa: ANN401 - an ObjectRef
+        return None if member.role == "learner" else member.alive.start("simulated", crew, member.slot)
+
+    with ray_session():
+        yield Crews(name="Ray actors", place=place, build=build, start=_follow)
+
+
+def _end(process: BaseProcess) -> None:
+    if process.pid:
+        process.join(END_S)
+        process.kill()
+
+
+def _drive(config: RunConfig, url: str, learner: Connection, updates: int, workers: Crews) -> Figures:
     redis = connect(url)
     queue = Queue(redis, config.name)
     records: list[UpdateRecord] = []
@@ -143,13 +200,13 @@ def _drive(
     supervisor = Supervisor(
         config.fleet,
         Hearts(redis, config.name),
-        place=lambda slot, spec: cast(Worker, Nobody()),
-        build=lambda member: None,
+        place=lambda slot, spec: workers.place(slot),
+        build=workers.build,
         release=queue.release,
         folder=config.runs,
         note=lambda text: None,
         show=lambda workers: None,
-        deaths=lambda workers: {},
+        deaths=lambda living: deaths([worker for worker in living if isinstance(worker, Worker)]),
     )
     fleet = cast(Fleet, SimulatedFleet(config, supervisor, learner))
     controller = Controller(
@@ -162,10 +219,9 @@ def _drive(
         note=lambda text: None,
         rolled_back=lambda update: None,
     )
-    for begin in start:
-        begin()
     progress = controller.begin(Progress())
     supervisor.start()
+    workers.start(supervisor)
     supervisor.working()
     with Sweeping(queue, config.fleet.supervision.lease_s):
         controller.run(
@@ -175,13 +231,26 @@ def _drive(
     queue.request_stop("done")
     if not accounting_holds(found):
         raise StalledError(f"the account does not add up: {found}")
-    return _figures(config, records, spent)
+    return _figures(config, workers, records, spent)
 
 
-def _figures(config: RunConfig, records: Sequence[UpdateRecord], spent: Sequence[tuple[float, float]]) -> Figures:
+def _follow(supervisor: Supervisor) -> None:
+    """Until every worker is built."""
+    deadline = time.monotonic() + BUILD_S
+    while any(member.life.state is not State.HEALTHY for member in supervisor.members()):
+        supervisor.tick()
+        if time.monotonic() > deadline:
+            raise StalledError(f"the simulated workers were not built within {BUILD_S:.0f} s")
+        time.sleep(POLL_S)
+
+
+def _figures(
+    config: RunConfig, workers: Crews, records: Sequence[UpdateRecord], spent: Sequence[tuple[float, float]]
+) -> Figures:
     groups = (len(records) - 1) * config.learning.groups_per_update
     (cpu, began), (cpu_end, ended) = spent[0], spent[-1]
     return Figures(
+        workers=workers.name,
         rollouts=config.fleet.rollout.workers,
         rewards=config.fleet.reward.workers,
         staleness=config.fleet.max_staleness,
@@ -198,9 +267,10 @@ def _wait(phases: Mapping[str, float]) -> float:
 
 def print_figures(rows: Sequence[Figures], console: Console) -> None:
     """The table."""
-    table = Table("rollouts", "rewards", "staleness", "groups", "groups/s", "CPU ms/group", "learner waits")
+    table = Table("workers", "rollouts", "rewards", "staleness", "groups", "groups/s", "CPU ms/group", "learner waits")
     for row in rows:
         table.add_row(
+            row.workers,
             str(row.rollouts),
             str(row.rewards),
             str(row.staleness),

@@ -303,6 +303,7 @@ def bench_fleet(
     sample_kb: Annotated[int, typer.Option(min=1, help="Of a sample's latents, and of its images.")] = 8,
     weights_kb: Annotated[int, typer.Option(min=1, help="Of an adapter.")] = 1024,
     updates: Annotated[int, typer.Option(min=1, help="That are counted.")] = 10,
+    actors: Annotated[bool, typer.Option("--actors", help="A second time with a Ray actor for each worker.")] = False,
 ) -> None:
     """Simulate the run file's fleet: the controller's CPU a group, and how long the learner waits."""
     from rich.console import Console
@@ -313,7 +314,9 @@ def bench_fleet(
 
     sizes = {"latents_bytes": sample_kb << 10, "images_bytes": sample_kb << 10, "weights_bytes": weights_kb << 10}
     latencies = Latencies(draw_s=draw, score_s=score, update_s=update, **sizes)
-    print_figures([simulate(load_run_file(run_file, overrides or ()), latencies, updates)], Console())
+    config = load_run_file(run_file, overrides or ())
+    ways = (False, True) if actors else (False,)
+    print_figures([simulate(config, latencies, updates, actors=way) for way in ways], Console())
 
 
 @app.command()

@@ -35,6 +35,7 @@ WORKERS = {
     "reward": "services.fleet.reward_worker:RewardWorker",
     "learner": "services.fleet.learner_worker:LearnerWorker",
     "judge": "services.fleet.judge_worker:JudgeWorker",
+    "simulated": "services.fleet.simulated:SimulatedActor",
 }
 """Imported inside the actor, so that the driver needs no torch."""
 

@@ -35,7 +35,7 @@ from services.data.blobs import BlobStore
 from services.data.ledger import Claimed, Ledger
 from services.data.queue import Queue, new_owner
 from services.data.wire import BlobRef, ScoredEntry, decode
-from services.errors import BlobError, LearnerLost, QueueError, RunMissing, ServerUnavailable, StalledError
+from services.errors import BlobError, LearnerLost, QueueError, RunMissing, ServerFull, ServerUnavailable, StalledError
 from services.fleet.failpoints import failpoint
 from services.fleet.fleet import Fleet
 from services.fleet.lineage import Lineage
@@ -51,6 +51,10 @@ PAUSE_S = 0.25
 """Between two attempts while the server does not answer."""
 CHECK_ONE_EVERY = 10
 """Asynchronous runs put one group in so many updates through the ratio guard."""
+REFUSALS = ("WeightsCorrupt", "WeightsMissing")
+"""Evictions by workers that could not load the newest weights."""
+LOOK_EVERY_S = 1.0
+"""Between two looks for such evictions."""
 
 
 T = TypeVar("T")
@@ -95,6 +99,10 @@ class Controller:
         self._drain: Callable[[], bool] = lambda: False
         self._drain_until: float | None = None
         self._lineage = Lineage(config.fleet.max_staleness)
+        self._full = False  # the server, when it was last asked to admit
+        self._refusals = 0  # so many were known at the last look
+        self._refused = False  # the newest weights, by a worker
+        self._stalls_at = 0.0
 
     @property
     def epoch(self) -> int:
@@ -167,6 +175,11 @@ class Controller:
             waited = time.monotonic()
             try:
                 batch = self._collect(stop)
+                if batch is None and self._refused:
+                    self._note(f"workers refuse weights version {progress.version}, which are published again")
+                    progress = self._publish(progress)
+                    self._weights_were_refused()  # until now
+                    continue
                 if batch is None:
                     break
                 spent = {"checkpoint": saved_s, "wait": time.monotonic() - waited}
@@ -223,23 +236,38 @@ class Controller:
                 self._note(f"the learner is lost again: {again}")
 
     def _collect(self, stop: Callable[[], bool]) -> list[Scored] | None:
-        """groups_per_update scored groups, rising in their ordinals; None where `stop` came first."""
+        """groups_per_update scored groups, rising in their ordinals; None where `stop` came first, or where workers
+        have `_refused` the newest weights: what was collected is kept, and if that happens again nothing has moved.
+        """
         want = self._config.learning.groups_per_update
-        deadline = time.monotonic() + self._config.fleet.stall_timeout_s
+        if not self._refused:
+            self._stalls_at = time.monotonic() + self._config.fleet.stall_timeout_s
+        self._refused, look_at = False, time.monotonic() + LOOK_EVERY_S
         while len(self._waiting) < want:
             for claimed in self._queue.claim("scored", self._owner, want, CLAIM_BLOCK_MS):
                 if self._take(claimed):
-                    deadline = time.monotonic() + self._config.fleet.stall_timeout_s
+                    self._stalls_at = time.monotonic() + self._config.fleet.stall_timeout_s
             self._fleet.tick()
             self._admit()  # places that failed groups gave back
             if stop():
                 return None
-            if time.monotonic() > deadline:
+            if time.monotonic() > look_at:
+                look_at = time.monotonic() + LOOK_EVERY_S
+                self._refused = self._weights_were_refused()
+                if self._refused:
+                    return None
+            if time.monotonic() > self._stalls_at:
                 reason = f"no scored group for {self._config.fleet.stall_timeout_s:.0f} s (fleet.stall_timeout_s)"
                 stacks = self._fleet.dump_stacks(reason)
                 raise StalledError(f"{reason}; stacks in {stacks}; the queue: {self._queue.statistics()}")
         batch, self._waiting = self._waiting[:want], self._waiting[want:]
         return sorted(batch, key=lambda scored: scored.entry.group.ordinal)
+
+    def _weights_were_refused(self) -> bool:
+        """Whether a worker could not load the newest weights since this was last asked."""
+        evictions = self._queue.statistics().evictions
+        before, self._refusals = self._refusals, sum(evictions.get(reason, 0) for reason in REFUSALS)
+        return self._refusals > before
 
     def _take(self, claimed: Claimed) -> bool:
         """Keep a scored group for the next update, unless weights outside the surviving lineage drew it."""
@@ -319,7 +347,18 @@ class Controller:
         return now
 
     def _admit(self) -> int:
-        return 0 if self._drain() else self._queue.admit(_now_ms())
+        """How many groups were dispatched. A full server takes none, until what is in flight has made room there."""
+        if self._drain():
+            return 0
+        try:
+            admitted = self._queue.admit(_now_ms())
+        except ServerFull as error:
+            if not self._full:
+                self._note(f"no group is dispatched before the server has room: {error}")
+            self._full = True
+            return 0
+        self._full = False
+        return admitted
 
     def _drained(self) -> bool:
         if not self._drain():

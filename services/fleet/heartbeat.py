@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 from redis import Redis
@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 
 from rewards.tally import Tally
 from services.data.keys import run_key
+from services.data.scripted import source
 from services.data.server import impatient, reaching_server
 from services.errors import QueueError
 
@@ -164,8 +165,7 @@ class Heart:
 
     def __init__(self, pulse: Pulse, redis: Redis, run: str, every_s: float) -> None:
         self._pulse = pulse
-        self._redis = impatient(redis, REDIS_TIMEOUT_S)
-        self._key = run_key(run, HEARTS)
+        self._writer = Writer(impatient(redis, REDIS_TIMEOUT_S), run)
         self._every_s = every_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
@@ -179,18 +179,24 @@ class Heart:
     def _run(self) -> None:
         while True:
             last = self._stop.is_set()
-            with suppress(RedisError):  # the supervisor knows an outage of the server from a death of the worker
-                self._redis.hset(self._key, self._pulse.slot, msgspec.msgpack.encode(self._pulse.beat()))
+            self._writer.write([self._pulse])
             if last:
                 return
             self._stop.wait(self._every_s)
 
 
-def write_beats(redis: Redis, run: str, pulses: Sequence[Pulse]) -> None:
-    """One beat of each, in one call: for many workers in one process."""
-    beats = {pulse.slot: msgspec.msgpack.encode(pulse.beat()) for pulse in pulses}
-    with suppress(RedisError):
-        redis.hset(run_key(run, HEARTS), mapping=cast("Any", beats))
+class Writer:
+    """Writes beats to where the supervisor looks."""
+
+    def __init__(self, redis: Redis, run: str) -> None:
+        self._script = redis.register_script(source("beat"))
+        self._key = run_key(run, HEARTS)
+
+    def write(self, pulses: Sequence[Pulse]) -> None:
+        """One beat of each, in one call. The supervisor knows an outage of the server from a death of the worker."""
+        beats = [part for pulse in pulses for part in (pulse.slot, msgspec.msgpack.encode(pulse.beat()))]
+        with suppress(RedisError):
+            self._script(keys=[self._key], args=beats)
 
 
 class Hearts:

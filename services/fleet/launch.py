@@ -30,7 +30,7 @@ from services.data.server import EmbeddedServer, connect, impatient
 from services.errors import ConfigError, ExitCode, RunMissing, ServerUnavailable
 from services.fleet.actors import cluster_nodes, cluster_resources, ray_session
 from services.fleet.asked import Requests
-from services.fleet.controller import Controller
+from services.fleet.controller import LEAST_PATIENCE_S, Controller
 from services.fleet.elastic import Elastic
 from services.fleet.figures import add_evaluations, evaluated_temperatures, evaluations, read_evaluations
 from services.fleet.fleet import Fleet
@@ -135,17 +135,22 @@ def _train(session: Session, controller: Controller, queue: Queue, progress: Pro
     session.with_learner(lambda: session.first_looks(progress))
     session.fleet.run_loops()
     session.recorder.enter("training")
-    with Sweeping(queue, session.config.fleet.supervision.lease_s) as janitor:
+    with stop.heeded():
+        with Sweeping(queue, session.config.fleet.supervision.lease_s) as janitor:
 
-        def after(now: Progress) -> None:
-            janitor.check()
-            session.after_update(now)
+            def after(now: Progress) -> None:
+                janitor.check()
+                session.after_update(now)
 
-        progress = controller.run(progress, after, halt=lambda: session.halted, drain=lambda: stop.raised)
-    session.recorder.enter("finishing")
-    queue.request_stop("drained" if stop.raised else "done")
-    session.save_last(progress)
-    session.with_learner(lambda: session.fleet.join_loops(controller.patience_s))
+            def halt() -> bool:
+                return session.halted or stop.urgent
+
+            progress = controller.run(progress, after, halt=halt, drain=lambda: stop.raised)
+        session.recorder.enter("finishing")
+        queue.request_stop("drained" if stop.raised else "done")
+        session.save_last(progress)
+        patience_s = LEAST_PATIENCE_S if stop.urgent else controller.patience_s
+        session.with_learner(lambda: session.fleet.join_loops(patience_s))
     return progress
 
 

@@ -2,6 +2,7 @@
 
 What waits in them are sleeps of given lengths, so that hundreds of workers fit into a few processes. Everything that a
 worker does with the server is the worker's own code: WorkLoop, Queue, the blob store, the weights pointer, beats.
+SimulatedActor is one of them in a Ray actor, as a run's worker is.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from services.data.wire import (
     decode,
     encode,
 )
-from services.fleet.heartbeat import Heart, Pulse, write_beats
+from services.fleet.heartbeat import Heart, Pulse, Writer
 from services.fleet.messages import Link, UpdateOrder, UpdateResult
-from services.fleet.stores import Stores, open_stores
+from services.fleet.stores import Stores, keep_claims, open_stores, start_heart
 from services.fleet.work_loop import WorkLoop
 from services.observe.journeys import DRAWING, SCORING, TICKET_WAIT
 
@@ -70,9 +71,9 @@ class Crew:
 class SimulatedWorker:
     """One rollout or reward worker; its loop runs in a thread."""
 
-    def __init__(self, crew: Crew, stores: Stores, slot: str) -> None:
-        config = crew.config
-        self.pulse = Pulse(slot, 0)
+    def __init__(self, crew: Crew, stores: Stores, pulse: Pulse) -> None:
+        config, slot = crew.config, pulse.slot
+        self.pulse = pulse
         self.owner = new_owner(slot)
         self._slot = slot
         self._stores = stores
@@ -150,18 +151,37 @@ class SimulatedWorker:
             self._stores.blobs.delete(group.images)
 
 
+class SimulatedActor:
+    """One worker in a process of its own, which beats and renews its leases as a real one's does."""
+
+    def __init__(self, crew: Crew, slot: str) -> None:
+        link = Link(redis_url=crew.redis_url, run=crew.config.name, slot=slot)
+        pulse = start_heart(link, crew.config)
+        self._worker = SimulatedWorker(crew, open_stores(link, crew.config), pulse)
+        self._claims = keep_claims(link, crew.config, self._worker.owner)
+
+    def run(self) -> None:
+        """Work until the run is told to stop."""
+        with self._claims:
+            self._worker.loop.run()
+
+    def leave(self) -> None:
+        """End the loop behind the group in hand."""
+        self._worker.loop.leave()
+
+
 def run_crew(crew: Crew) -> None:
     """A process's whole life: one thread a worker, one that beats and renews leases for all of them."""
     link = Link(redis_url=crew.redis_url, run=crew.config.name, slot="")
-    workers = [SimulatedWorker(crew, open_stores(link, crew.config), slot) for slot in crew.slots]
+    workers = [SimulatedWorker(crew, open_stores(link, crew.config), Pulse(slot, 0)) for slot in crew.slots]
     threads = [threading.Thread(target=worker.loop.run, name=worker.owner, daemon=True) for worker in workers]
     stores = open_stores(link, crew.config)
-    watch = crew.config.fleet.supervision
+    watch, writer = crew.config.fleet.supervision, Writer(stores.redis, link.run)
     for thread in threads:
         thread.start()
     renewed = time.monotonic()
     while any(thread.is_alive() for thread in threads):
-        write_beats(stores.redis, link.run, [worker.pulse for worker in workers])
+        writer.write([worker.pulse for worker in workers])
         if time.monotonic() - renewed > watch.lease_s / 3:
             renewed = time.monotonic()
             for worker in workers:

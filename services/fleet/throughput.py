@@ -6,13 +6,15 @@ A pipeline of three stages with as many servers as there are workers. In an upda
     reward    groups_per_update x score / workers
     learner   update / ranks + publish
 
-With max_staleness 0 the stages follow one another, but for what overlaps inside an update: groups are scored while
-others are drawn. With more, all three work side by side and the slowest sets the pace. What is left out makes the truth
-slower: starting and ending an update's groups, queues, uneven prompts, workers that share a GPU.
+All three work side by side and the slowest sets the pace, as far as max_staleness lets them: an update's groups are
+drawn, the last of them scored, and the update made, in no less than the time of max_staleness + 1 updates. So with 0
+the stages follow one another, but for what overlaps inside an update: groups are scored while others are drawn. What
+is left out makes the truth slower: queues, uneven prompts, workers that share a GPU.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -50,9 +52,8 @@ def pace(config: RunConfig, latencies: Latencies) -> Pace:
         "reward": groups * latencies.score / fleet.reward.workers,
         "learner": latencies.update / fleet.learner.workers + latencies.publish,
     }
-    update_s = max(busy.values())
-    if fleet.max_staleness == 0:
-        update_s = drawn_and_scored(busy["rollout"], busy["reward"], groups) + busy["learner"]
+    lap_s = drawn_and_scored(config, latencies) + busy["learner"]
+    update_s = max(*busy.values(), lap_s / (fleet.max_staleness + 1))
     return Pace(
         update_s=update_s,
         images_per_s=groups * config.sampling.samples_per_group / update_s,
@@ -60,9 +61,18 @@ def pace(config: RunConfig, latencies: Latencies) -> Pace:
     )
 
 
-def drawn_and_scored(rollout: float, reward: float, groups: int) -> float:
-    """Two stages with the groups one after another: the slower one, and one group's share of the other."""
-    return max(rollout, reward) + min(rollout, reward) / groups
+def drawn_and_scored(config: RunConfig, latencies: Latencies) -> float:
+    """Seconds from the first ticket of an update to its last score, with nothing else to do: the groups are drawn in
+    waves, and scored as they come; either the last wave has to be scored yet, or the rewards were busy since the first.
+    """
+    fleet, groups = config.fleet, config.learning.groups_per_update
+    draw_s, rollouts, rewards = latencies.sample + latencies.decode, fleet.rollout.workers, fleet.reward.workers
+    waves = math.ceil(groups / rollouts)
+    last = groups - (waves - 1) * rollouts
+    return max(
+        waves * draw_s + math.ceil(last / rewards) * latencies.score,
+        draw_s + math.ceil(groups / rewards) * latencies.score,
+    )
 
 
 def parse_latencies(text: str) -> Latencies:

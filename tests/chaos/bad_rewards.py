@@ -7,25 +7,29 @@ import numpy as np
 
 
 class Faulty:
-    """How bright an image is, but for the calls that go wrong: "once" raises in its first call, answers its second with
-    NaN and its third never, over all processes; "poison" raises whenever it sees this prompt; "none" does not fail.
+    """How bright an image is, but for the calls that go wrong: "once" raises, answers with NaN and never answers, each
+    once over all processes, in its process's call of that number or the first one behind it; "poison" raises whenever
+    it sees this prompt; "none" does not fail.
     """
 
     range = (0.0, 1.0)
     required_metadata = ()
     compares = False
 
-    def __init__(self, fault: str, marks: str, prompt: str = "") -> None:
+    def __init__(self, fault: str, marks: str, prompt: str = "", calls: tuple[int, ...] = (1, 2, 3)) -> None:
         self._fault = fault
         self._marks = Path(marks)
         self._prompt = prompt
+        self._calls = dict(zip(("raise", "nan", "hang"), calls, strict=True))
+        self._made = 0
 
     def __call__(self, images, prompts, metadata):
         if self._fault == "poison" and self._prompt in prompts:
             raise ValueError(f"cannot score {self._prompt!r}")
+        self._made += 1
         if self._fault == "once":
-            for kind in ("raise", "nan", "hang"):
-                if self._first(kind):
+            for kind, number in self._calls.items():
+                if self._made >= number and self._first(kind):
                     return self._fail(kind, len(images))
         return images.mean(axis=(1, 2, 3)) / 255
 

@@ -62,7 +62,12 @@ class Proxy:
                 near.close()
                 continue
             far = socket.socket(socket.AF_UNIX)
-            far.connect(self._target)
+            try:
+                far.connect(self._target)
+            except OSError:  # nobody is there just now
+                near.close()
+                far.close()
+                continue
             with self._lock:
                 self._pairs.append((near, far))
             for source, sink in ((near, far), (far, near)):

@@ -1,4 +1,4 @@
-"""A seeded nemesis against one real run: kills, pauses and outages for some minutes, and what must hold meanwhile.
+"""A seeded nemesis against one real run: kills, pauses, cuts, outages for some minutes, and what must hold meanwhile.
 
     python -m tests.chaos.soak --minutes 10 --seed 0        (make soak MINUTES=10)
 
@@ -20,17 +20,23 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psutil
 from redis.exceptions import RedisError
 
 from services.cli.elastic import ask_workers
 from services.data.queue import Queue, accounting_holds
-from services.data.server import connect
+from services.data.server import EmbeddedServer, connect, impatient
 from services.errors import TafsError
 from services.observe.history import read_history
 from tests.e2e.going import Going, recoveries
 
+from .proxy import Proxy
+
+ANSWER_S = 2.0
 DEAD_AFTER_S = 10.0
 OVERRIDES = (
     "learning.updates=100000",
@@ -40,6 +46,7 @@ OVERRIDES = (
     "fleet.rollout.cpus=0.2",
     "fleet.reward.cpus=0.3",
     "evaluation=null",
+    "fleet.redis=${TAFS_REDIS_URL}",
     "fleet.supervision.restarts=10000",
     "fleet.supervision.backoff_s=0.1",
     "fleet.supervision.backoff_max_s=1",
@@ -58,11 +65,17 @@ DEEDS = {
     "kill server": 2,
     "flush server": 1,
     "pause server": 2,
+    "fill server": 1,
+    "cut network": 2,
+    "hang network": 2,
+    "slow network": 1,
     "kill driver": 1,
     "scale 3": 1,
     "scale 2": 1,
 }
-"""What is done, and how often beside the others. A pause ends long before anybody may be taken for dead."""
+"""What is done, and how often beside the others. A pause ends long before anybody may be taken for dead; an outage of
+the server, or of the way to it, may last longer.
+"""
 WHOLE_S = 240.0
 """How long the run may take to be whole again."""
 
@@ -70,10 +83,14 @@ WHOLE_S = 240.0
 class Nemesis:
     """The run, what was done to it, and what was found wrong."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, server: EmbeddedServer, proxy: Proxy) -> None:
+        """proxy: between the run and its server."""
         self.parent = folder
         self.chance = random.Random(seed)
-        self.going = Going(folder, "soak", *OVERRIDES)
+        self.server = server
+        self.proxy = proxy
+        self.queue = Queue(impatient(connect(server.url), ANSWER_S), "soak")
+        self.going = self.start()
         self.logs: list[str] = []
         self.done: Counter[str] = Counter()
         self.caused: Counter[str] = Counter()  # deaths by slot
@@ -81,6 +98,11 @@ class Nemesis:
         self.struck: dict[str, int] = {}  # slot: its incarnation that was killed
         self.checks = 0
         self.violations: list[str] = []
+
+    def start(self) -> Going:
+        """The run, a first time or again."""
+        url = f"redis://:{urlsplit(self.server.url).password}@127.0.0.1:{self.proxy.port}"
+        return Going(self.parent, "soak", *OVERRIDES, TAFS_REDIS_URL=url)
 
     def run(self, minutes: float) -> None:
         """Do one thing after another."""
@@ -102,10 +124,12 @@ class Nemesis:
         elif whom == "driver":
             self.going.process.kill()
             self.logs.append(self.going.end())
-            self.going = Going(self.parent, "soak", *OVERRIDES)
+            self.going = self.start()
             self.struck.clear()
         elif whom == "server":
             self.to_server(verb)
+        elif whom == "network":
+            self.to_network(verb)
         elif verb == "pause":
             process = self.going.worker(whom).pid
             signals = (signal.SIGSTOP, signal.SIGCONT)
@@ -120,16 +144,31 @@ class Nemesis:
             self.caused[whom] += 1
 
     def to_server(self, verb: str) -> None:
-        """Kill it, make it forget, or pause it."""
-        server = self.going.server()
+        """Kill it, and start it again in a while, without its memory; make it forget, refuse writes, or pause."""
+        process, client = psutil.Process(self.server.pid), connect(self.server.url)
+        wait_s = self.chance.uniform(1.0, 1.5 * DEAD_AFTER_S)
         if verb == "kill":
-            server.kill()
+            process.kill()
+            time.sleep(wait_s)
+            self.server.restart()
         elif verb == "flush":
-            connect((self.going.folder / ".server").read_text()).flushall()
+            client.flushall()
+        elif verb == "fill":
+            client.config_set("maxmemory", "1mb")
+            time.sleep(wait_s)
+            client.config_set("maxmemory", "0")
         else:
-            server.suspend()
-            time.sleep(self.chance.uniform(1.0, 8.0))
-            server.resume()
+            process.suspend()
+            time.sleep(wait_s)
+            process.resume()
+
+    def to_network(self, verb: str) -> None:
+        """Reset every connection, and those that are tried, for a while; let nothing pass; or let all of it be late."""
+        wait_s = self.chance.uniform(1.0, 1.5 * DEAD_AFTER_S)
+        if verb == "slow":
+            self.proxy.slow(wait_s, delay_s=self.chance.uniform(0.02, 0.2))
+        else:
+            {"cut": self.proxy.cut, "hang": self.proxy.hang}[verb](wait_s)
 
     def settle(self, deed: str) -> None:
         """Until everybody works and two more updates are made; the account is looked at all the time."""
@@ -159,9 +198,8 @@ class Nemesis:
     def look_at_account(self) -> None:
         """One moment of the queue; where there is one."""
         try:
-            url = (self.going.folder / ".server").read_text()
-            found = Queue(connect(url), "soak").statistics()
-        except (OSError, TafsError, RedisError):
+            found = self.queue.statistics()
+        except (TafsError, RedisError):
             return
         self.checks += 1
         if not accounting_holds(found):
@@ -209,8 +247,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="tafs-soak-") as folder:
-        nemesis = Nemesis(Path(folder), given.seed)
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tafs-soak-"))
+        server = stack.enter_context(EmbeddedServer())
+        proxy = stack.enter_context(Proxy(urlsplit(server.url).path))
+        nemesis = Nemesis(Path(folder), given.seed, server, proxy)
         try:
             nemesis.run(given.minutes)
         finally:

@@ -1,233 +1,191 @@
-"""The chaos list: each fault at its worst point, in real runs, which must end with the weights of an undisturbed one.
+"""The chaos list, first half: processes, the server, the network. Each fault at its worst point, in real runs, which
+must end with the weights of an undisturbed one, and whose account must add up at every moment.
 
-`make chaos` runs all of it with five seeds, and prints how long everybody was away.
+`make chaos` runs all of it with five seeds, and prints how long everybody was away. A lost node of a Ray cluster is in
+`make cluster`.
 """
 
-import json
 import os
 import random
 import signal
 import time
-from pathlib import Path
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
 
-from rollout.prompts import PromptOrder, load_prompts
-from services.cli.run_file import load_run_file
-from services.data.server import EmbeddedServer
-from services.fleet.failpoints import PLACES
-from tests.e2e.conftest import DEADLINE_S, ROOT, RUN_FILE
-from tests.e2e.going import (
-    LONG,
-    Going,
-    assert_equal_to,
-    assert_quick,
-    assert_trained_once,
-    failpoints,
-    killed_run,
-    newest,
-    recoveries,
-)
+from services.data.server import EmbeddedServer, connect
+from services.fleet.failpoints import PLACES, VARIABLE
+from tests.e2e.conftest import DEADLINE_S
+from tests.e2e.going import Going, assert_equal_to, assert_trained_once, failpoints, recoveries
 
 from .proxy import Proxy
+from .runs import ANSWERS_S, HASTY, MANY, RUN, UPDATES, deaths, ended, tell_next_updates, tell_recoveries
+from .watch import Watch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(6 * DEADLINE_S)]
-SEEDS = range(int(os.environ.get("TAFS_CHAOS_SEEDS", "5")))
-UPDATES = 12
-RUN = (*LONG, f"learning.updates={UPDATES}")
-MANY = ("fleet.supervision.restarts=40", "fleet.supervision.backoff_s=0.1")
-"""Restarts are not what is tested."""
 DRIVER = tuple(place for place in PLACES if place.startswith("driver."))
 WORKERS = tuple(place for place in PLACES if not place.startswith("driver."))
+LEARNER = tuple(place for place in WORKERS if place.startswith(("learner.", "checkpoint.")))
+FULL_S, DEAD_S = 15.0, 12.0
+"""A server is full for longer than it takes to be taken for dead."""
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """The folder of an undisturbed run."""
-    going = killed_run(tmp_path_factory.mktemp("undisturbed"), "whole", {}, *RUN)
-    assert going.process.returncode == 0, going.log.read_text()
-    return going.folder
+def passings(chance: random.Random) -> dict[str, int]:
+    """At which passing of each place a worker is killed."""
+    return {place: chance.randint(1, 1 if place.startswith("checkpoint") else 3) for place in WORKERS}
 
 
-def ended(going: Going, code: int = 0) -> str:
-    try:
-        log = going.end()
-    finally:
-        going.close()
-    assert going.process.returncode == code, log
-    return log
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_worker_killed_at_any_place_changes_nothing(tmp_path, whole, seed) -> None:
-    chance = random.Random(seed)
-    strikes = {place: chance.randint(1, 1 if place.startswith("checkpoint") else 3) for place in WORKERS}
-    going = Going(tmp_path, "struck", *RUN, *MANY, **failpoints(tmp_path / "marks", strikes))
-    log = ended(going)
-    assert {mark.name for mark in (tmp_path / "marks").iterdir()} == set(WORKERS), log
-    assert_equal_to(going, whole)
+def killed_everywhere(tmp_path, recovered, chance: random.Random, *overrides: str) -> Going:
+    """A run of which somebody was killed at every place; it was soon whole again, and has trained everything once."""
+    marks = tmp_path / "marks"
+    going = Going(tmp_path, "struck", *RUN, *MANY, *overrides, **failpoints(marks, passings(chance)))
+    with Watch(going).looking() as watch:
+        log = ended(going)
+    assert {mark.name for mark in marks.iterdir()} == set(WORKERS), log
     assert_trained_once(going, UPDATES)
-    assert_quick(going)
+    assert [deaths(watch, role) for role in ("rollout", "reward", "learner")] == [3, 3, 6]
+    tell_recoveries(going, recovered)
+    tell_next_updates(watch, [(marks / place).stat().st_mtime for place in LEARNER], recovered)
+    return going
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_driver_killed_at_any_place_and_started_again_changes_nothing(tmp_path, whole, seed) -> None:
+def test_a_worker_killed_at_any_place_changes_nothing(tmp_path, whole, recovered, seed) -> None:
+    going = killed_everywhere(tmp_path, recovered, random.Random(seed))
+    assert_equal_to(going, whole)
+
+
+def test_groups_of_an_asynchronous_run_are_trained_once_whoever_is_killed(tmp_path, recovered, seed) -> None:
+    killed_everywhere(tmp_path, recovered, random.Random(seed), "fleet.max_staleness=2")
+
+
+def test_a_driver_killed_at_any_place_and_started_again_changes_nothing(tmp_path, whole, recovered, seed) -> None:
     chance = random.Random(seed)
     variables = failpoints(tmp_path / "marks", {place: chance.randint(1, 4) for place in DRIVER})
-    for _ in DRIVER:
-        going = Going(tmp_path, "struck", *RUN, **variables)
-        going.wait_for(lambda going=going: going.update() >= 0, "its start")
-        ended(going, -signal.SIGKILL)
     going = Going(tmp_path, "struck", *RUN, **variables)
-    log = ended(going)
+    with Watch(going).looking() as watch:
+        for _ in DRIVER:
+            ended(going, -signal.SIGKILL)
+            going = Going(tmp_path, "struck", *RUN, **variables)
+            watch.now_at(going)
+        began = time.time()
+        log = ended(going)
+    recovered("a run started again, to its next update", watch.next_update_after(began), 60.0)
     assert {mark.name for mark in (tmp_path / "marks").iterdir()} == set(DRIVER), log
     assert_equal_to(going, whole)
     assert_trained_once(going, UPDATES)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_server_killed_flushed_and_paused_changes_nothing(tmp_path, whole, seed) -> None:
+def test_a_server_killed_flushed_paused_and_full_changes_nothing(tmp_path, whole, recovered, seed) -> None:
     chance = random.Random(seed)
-    going = Going(tmp_path, "forgetful", *RUN, *MANY)
-    deeds = ["kill", "flush", "pause"]
+    going = Going(tmp_path, "forgetful", *RUN, *MANY, f"fleet.supervision.dead_after_s={DEAD_S:g}")
+    deeds = ["kill", "flush", "pause", "fill"]
     chance.shuffle(deeds)
-    try:
-        for number, deed in enumerate(deeds):
-            going.wait_for(lambda number=number: going.update() >= 1 + 3 * number, "its turn")
-            time.sleep(chance.random())
-            at, update = time.monotonic(), going.update()
-            disturb(going, deed)
-            going.wait_for(lambda update=update: going.update() > update, "the next update")
-            print(f"recovery: server {deed} {time.monotonic() - at:.1f} s to the next update", flush=True)
-    finally:
-        log = ended(going)
+    with Watch(going).looking() as watch:
+        try:
+            for number, deed in enumerate(deeds):
+                going.wait_for(lambda number=number: going.update() >= 1 + 2 * number, "its turn")
+                time.sleep(chance.random())
+                at = disturb(going, deed)
+                going.wait_for(lambda at=at: watch.next_update_after(at), f"the next update after: {deed}")
+                recovered(f"server {deed}, to the next update", watch.next_update_after(at), ANSWERS_S)
+        finally:
+            log = ended(going)
     assert_equal_to(going, whole)
     assert_trained_once(going, UPDATES)
     assert recoveries(log) == [], "an outage of the server killed somebody"
+    assert watch.least("tafs_redis_up") == 0, "the pause was not told"
+    assert watch.counted("tafs_redis_memory_limit_bytes") == 1 << 20, "the server was never full"
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_network_that_is_cut_slow_or_silent_changes_nothing(tmp_path, whole, seed) -> None:
+def disturb(going: Going, deed: str) -> float:
+    """Do it; the moment at which the server could be used again."""
+    server = going.server()
+    client = connect((going.folder / ".server").read_text())
+    if deed == "kill":
+        server.kill()
+    elif deed == "flush":
+        client.flushall()
+    elif deed == "pause":
+        server.suspend()
+        time.sleep(30.0)
+        server.resume()
+    else:
+        client.config_set("maxmemory", "1mb")
+        time.sleep(FULL_S)
+        client.config_set("maxmemory", "0")
+    return time.time()
+
+
+def test_a_network_that_is_cut_slow_or_silent_changes_nothing(tmp_path, whole, recovered, seed) -> None:
     chance = random.Random(seed)
     deeds = ["cut", "slow", "hang"]
     chance.shuffle(deeds)
     with EmbeddedServer() as server, Proxy(urlsplit(server.url).path) as proxy:
         url = f"redis://:{urlsplit(server.url).password}@127.0.0.1:{proxy.port}"
         going = Going(tmp_path, "far", *RUN, *MANY, "fleet.redis=${TAFS_REDIS_URL}", TAFS_REDIS_URL=url)
-        try:
-            for number, deed in enumerate(deeds):
-                going.wait_for(lambda number=number: going.update() >= 1 + 3 * number, "its turn")
-                time.sleep(chance.random())
-                if deed == "slow":
-                    proxy.slow(5.0, delay_s=0.1)
-                else:
-                    getattr(proxy, deed)(chance.uniform(5.0, 15.0))
-                at, update = time.monotonic(), going.update()
-                going.wait_for(lambda update=update: going.update() > update, "the next update")
-                print(f"recovery: network {deed} {time.monotonic() - at:.1f} s to the next update", flush=True)
-        finally:
-            log = ended(going)
+        with Watch(going, server.url).looking() as watch:
+            try:
+                for number, deed in enumerate(deeds):
+                    going.wait_for(lambda number=number: going.update() >= 1 + 3 * number, "its turn")
+                    time.sleep(chance.random())
+                    if deed == "slow":
+                        proxy.slow(5.0, delay_s=0.1)
+                    else:
+                        getattr(proxy, deed)(chance.uniform(5.0, 15.0))
+                    at = time.time()
+                    going.wait_for(lambda at=at: watch.next_update_after(at), f"the next update after: {deed}")
+                    recovered(f"network {deed}, to the next update", watch.next_update_after(at), ANSWERS_S)
+            finally:
+                log = ended(going)
     assert_equal_to(going, whole)
     assert_trained_once(going, UPDATES)
     assert recoveries(log) == [], "a network that was cut killed somebody"
+    assert watch.least("tafs_redis_up") == 0, "the outage was not told"
 
 
-def disturb(going: Going, deed: str) -> None:
-    from services.data.server import connect
-
-    server = going.server()
-    if deed == "kill":
-        server.kill()
-    elif deed == "flush":
-        connect((going.folder / ".server").read_text()).flushall()
-    else:
-        server.suspend()
-        time.sleep(30.0)
-        server.resume()
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_groups_of_an_asynchronous_run_are_trained_once_whoever_is_killed(tmp_path, seed) -> None:
+def test_processes_that_are_stopped_are_replaced_and_their_late_output_counts_for_nothing(
+    tmp_path, whole, recovered, seed
+) -> None:
+    """Each is stopped with its output in hand, and continued when it has been given up: in the moment before its end,
+    as it would be in a part of the network that was cut off.
+    """
     chance = random.Random(seed)
-    strikes = {place: chance.randint(1, 1 if place.startswith("checkpoint") else 3) for place in WORKERS}
-    overrides = ("fleet.max_staleness=2", *MANY)
-    going = Going(tmp_path, "struck", *RUN, *overrides, **failpoints(tmp_path / "marks", strikes))
-    log = ended(going)
-    assert {mark.name for mark in (tmp_path / "marks").iterdir()} == set(WORKERS), log
-    assert_trained_once(going, UPDATES)
-    assert_quick(going)
-
-
-def faulty(fault: str, marks: Path, prompt: str = "") -> tuple[str, ...]:
-    options = json.dumps({"fault": fault, "marks": str(marks), "prompt": prompt})
-    reward = f"{{use: 'tests.chaos.bad_rewards:Faulty', name: light, options: {options}}}"
-    return (f"rewards=[{reward}]", "fleet.reward.groups_at_once=1", "fleet.supervision.hang_timeout_s=10")
-
-
-def test_a_scorer_that_raises_answers_nan_and_hangs_changes_nothing(tmp_path) -> None:
+    places = ("rollout.drawn", "reward.scored", "learner.stepped")
+    strikes = ",".join(f"{place}:{chance.randint(1, 4)}=stop" for place in places)
     marks = tmp_path / "marks"
     marks.mkdir()
-    sound = killed_run(tmp_path, "sound", {}, *RUN, *faulty("none", marks))
-    assert sound.process.returncode == 0, sound.log.read_text()
-    sick = killed_run(tmp_path, "sick", {}, *RUN, *MANY, *faulty("once", marks))
-    log = sick.log.read_text()
-    assert sick.process.returncode == 0, log
-    assert {mark.name for mark in marks.iterdir()} == {"reward.raise", "reward.nan", "reward.hang"}
-    assert "in one piece of work" in log
-    assert_equal_to(sick, sound.folder)
-    assert_trained_once(sick, UPDATES)
-    assert_quick(sick)
+    going = Going(tmp_path, "stopped", *RUN, *MANY, *HASTY, **{VARIABLE: f"{marks}={strikes}"})
+    stopped: dict[str, int] = {}  # slot: its process
+    late: set[str] = set()
 
+    def look() -> bool:
+        log = going.log.read_text()
+        for slot in ("rollout-0", "rollout-1", "reward-0", "learner-0"):
+            worker = going.worker(slot)
+            if worker and slot not in stopped and is_stopped(worker.pid):
+                stopped[slot] = worker.pid
+            if slot in stopped and slot not in late and f"{slot} died: no heartbeat" in log:
+                late.add(slot)
+                with suppress(ProcessLookupError):
+                    os.kill(stopped[slot], signal.SIGCONT)
+        return len(late) == len(places)
 
-def test_one_poisoned_prompt_does_not_stop_a_synchronous_run(tmp_path) -> None:
-    config = load_run_file(ROOT / RUN_FILE, ())
-    poisoned = 3
-    prompt = PromptOrder(load_prompts(ROOT / config.sampling.prompts), config.seed).at(poisoned).text
-    going = killed_run(tmp_path, "poisoned", {}, *RUN, *faulty("poison", tmp_path, prompt))
-    log = going.log.read_text()
-    assert going.process.returncode == 0, log
-    assert_trained_once(going, UPDATES)
-    progress = json.loads((newest(going.folder) / "state.json").read_text())["progress"]
-    assert progress["consumed"] == [[0, poisoned], [poisoned + 1, 2 * UPDATES + 1]]
-    queue = json.loads((going.folder / "status.json").read_text())["queue"]
-    assert (queue["dead"], queue["failures"]["groups"]) == (1, 3)
-
-
-def test_a_learner_goes_back_behind_a_checkpoint_that_is_broken(tmp_path, whole) -> None:
-    going = Going(tmp_path, "broken", *RUN, *MANY)
-    try:
-        going.wait_for(lambda: going.update() >= 7, "update 7")
-        file = newest(going.folder) / "optimizer.safetensors"
-        content = bytearray(file.read_bytes())
-        content[len(content) // 2] ^= 1
-        file.write_bytes(content)
-        going.strike("learner-0", signal.SIGKILL)
-    finally:
-        log = ended(going)
-    assert "the run with it, at update 3" in log, log
+    with Watch(going).looking() as watch:
+        try:
+            going.wait_for(look, "three deaths by silence")
+        finally:
+            log = ended(going)
+    assert log.count("died: no heartbeat for") == len(places), log
     assert_equal_to(going, whole)
     assert_trained_once(going, UPDATES)
-    assert_quick(going)
+    assert [deaths(watch, role) for role in ("rollout", "reward", "learner")] == [1, 1, 1]
+    tell_recoveries(going, recovered)
 
 
-@pytest.mark.parametrize("slot", ["rollout-0", "reward-0", "learner-0"])
-def test_a_process_that_is_stopped_is_replaced_and_its_late_output_counts_for_nothing(tmp_path, whole, slot) -> None:
-    """It is continued when its successor works, in the moment before its end."""
-    quick = ("fleet.supervision.suspect_after_s=3", "fleet.supervision.dead_after_s=8", *MANY)
-    going = Going(tmp_path, "stopped", *RUN, *quick)
+def is_stopped(process: int) -> bool:
     try:
-        going.wait_for(lambda: going.update() >= 2, "update 2")
-        going.wait_for(lambda: (w := going.worker(slot)) and w.state == "healthy" and w.pid, f"{slot} at work")
-        pid, incarnation = going.worker(slot).pid, going.worker(slot).incarnation
-        os.kill(pid, signal.SIGSTOP)
-        going.wait_for(lambda: going.worker(slot).incarnation > incarnation, "its successor")
-        if psutil.pid_exists(pid):
-            os.kill(pid, signal.SIGCONT)
-    finally:
-        log = ended(going)
-    assert "no heartbeat for" in log
-    assert_equal_to(going, whole)
-    assert_trained_once(going, UPDATES)
-    assert_quick(going)
+        return process > 0 and psutil.Process(process).status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:
+        return False

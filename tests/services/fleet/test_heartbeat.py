@@ -6,6 +6,7 @@ import time
 
 import msgspec
 import pytest
+from redis.exceptions import OutOfMemoryError
 
 from rewards.tally import Tally
 from services.data.server import EmbeddedServer, connect
@@ -83,6 +84,20 @@ def test_a_heart_beats_through_an_outage_and_the_supervisor_sees_the_outage() ->
         pulse.enter("stopped", ready=False)
         heart.stop()
         assert hearts.read()["reward-0"].phase == "stopped", "the last beat is missing"
+        redis.close()
+
+
+@pytest.mark.integration
+def test_a_heart_beats_on_a_full_server() -> None:
+    with EmbeddedServer() as server:
+        redis = connect(server.url)
+        hearts = Hearts(redis, "run")
+        redis.config_set("maxmemory", "1")
+        with pytest.raises(OutOfMemoryError):
+            redis.set("anything", "more")
+        heart = Heart(Pulse("reward-0", 0), redis, "run", every_s=0.05)
+        wait_for(lambda: (hearts.read() or {}).get("reward-0"))
+        heart.stop()
         redis.close()
 
 
