@@ -19,7 +19,7 @@ from typing import Self
 
 from services.data.ledger import Lost
 from services.data.queue import Queue
-from services.errors import BlobError, RunMissing, ServerUnavailable
+from services.errors import BlobError, RunMissing, ServerUnavailable, Superseded
 
 BEATS_PER_LEASE = 3
 """So many renewals fall into one lease: two may be lost on the way."""
@@ -84,6 +84,7 @@ class Sweeping(Beat):
         self._queue = queue
         self._lease_s = lease_s
         self._lost: list[Lost] = []
+        self._refused: int | None = None  # the epoch with which the last sweep was refused
         self._lock = threading.Lock()
         super().__init__(self._sweep, lease_s / (2 * BEATS_PER_LEASE), "janitor")
 
@@ -95,6 +96,16 @@ class Sweeping(Beat):
         return lost
 
     def _sweep(self) -> None:
-        lost = self._queue.sweep(self._lease_s)
+        """One sweep. Its controller may take the run over anew, after an outage, while a sweep of its former epoch is
+        still on the way: such a one is refused once, and twice with one epoch only if it was somebody else.
+        """
+        epoch = self._queue.epoch
+        try:
+            lost = self._queue.sweep(self._lease_s)
+        except Superseded:
+            if self._refused == epoch:
+                raise
+            self._refused = epoch
+            return
         with self._lock:
             self._lost.extend(lost)

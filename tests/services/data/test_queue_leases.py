@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from copy import copy
 
 import pytest
 
@@ -12,9 +13,10 @@ from services.data.lease import Beat, Heartbeat, Sweeping
 from services.data.queue import Ledger, Lost, Queue, accounting_holds, new_owner
 from services.data.server import EmbeddedServer, connect
 from services.data.wire import Ticket, decode
-from services.errors import QueueError, ServerUnavailable
+from services.errors import QueueError, ServerUnavailable, Superseded
 
 LEASE_S = 1.0
+LIMITS = {"groups_per_update": 2, "max_staleness": 1, "total_groups": 100}
 
 
 def claim(queue, owner, stage="tickets", count=1):
@@ -100,6 +102,34 @@ def test_a_heartbeat_keeps_a_claim_for_as_long_as_it_beats(queue, redis) -> None
             assert queue.renew("rollout-0/a") == {held.entry_id}
         [lost] = wait_until(janitor.take)
     assert lost.owner == "rollout-0/a"
+
+
+class Overtaken:
+    """A controller as its janitor sees it whose first sweep comes to the server behind its own take-over."""
+
+    def __init__(self, controller: Queue) -> None:
+        self._before = copy(controller)
+        self._now = controller
+        self.sweeps = 0
+        controller.reconcile(Ledger(**LIMITS))
+
+    @property
+    def epoch(self):
+        return (self._now if self.sweeps else self._before).epoch
+
+    def sweep(self, lease_s):
+        self.sweeps += 1
+        return (self._before if self.sweeps == 1 else self._now).sweep(lease_s)
+
+
+def test_a_janitor_survives_its_own_controllers_take_over_and_no_other(queue, redis) -> None:
+    overtaken = Overtaken(queue)
+    with Sweeping(overtaken, LEASE_S) as janitor:
+        wait_until(lambda: overtaken.sweeps >= 3)
+        assert janitor.take() == ()
+    Queue(redis, "run").reconcile(Ledger(**LIMITS))
+    with pytest.raises(Superseded), Sweeping(queue, LEASE_S) as janitor:
+        wait_until(janitor.take)
 
 
 def test_a_worker_known_to_be_gone_gives_everything_back_at_once(queue, redis) -> None:

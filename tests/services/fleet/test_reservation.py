@@ -27,7 +27,7 @@ def cluster(tmp_path_factory):
     from services.fleet.actors import read_authentication_anew
 
     read_authentication_anew()
-    ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
+    ray.init("local", num_cpus=2, num_gpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
     yield ray
     ray.shutdown()
     patch.undo()
