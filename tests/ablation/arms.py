@@ -26,6 +26,9 @@ ARMS: dict[str, Arm] = {
     "flow_sde_terminal": Arm(
         overrides=FLOW_SDE, temperatures=(0.5, 0.7, 0.9), note="Flow-GRPO: the baseline of the headline"
     ),
+    "flow_sde_step_aware": Arm(
+        overrides=FLOW_SDE[:1], temperatures=(0.5, 0.7, 0.9), note="Flow-SDE with our credit and weights"
+    ),
     "step_aware": Arm(note="the default: annealed kernel, control_variate, equal_v"),
     "terminal": Arm(overrides=(TERMINAL,), note="our kernel and weights, terminal advantages"),
     "gain": Arm(overrides=("learning.advantage={mode: gae, lam: 0.0, regress_baseline: true}",), note="next gain"),
@@ -58,7 +61,9 @@ ARMS: dict[str, Arm] = {
                    "[1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0]]"),
         note="K of 1, 2, 4 and 8",
     ),
-    "same_step": Arm(overrides=("learning.advantage={mode: same_step}",), like="step_aware", note="control: the credit trap"),
+    "same_step": Arm(
+        overrides=("learning.advantage={mode: same_step}",), like="step_aware", note="control: the credit trap"
+    ),
     "shuffled": Arm(
         overrides=("learning.advantage={mode: control_variate, shuffle_rewards: true}",),
         like="step_aware",

@@ -8,10 +8,10 @@ The figure is the exact match of held-out images; where the run file's first rew
 
 Every finished run is a line of FOLDER/runs.jsonl and is never repeated while its settings, commit aside, are the same;
 a run that was cut off starts anew. With --search-images each arm first tries its rates and temperatures on a seed of
-its own (1000) with that budget and a third of the images in its two evaluations, and its study runs take those whose curve is best
-with the serving sampler, on average over its points; without, the base file's rate and the arm's middle temperature. An
-arm that is another one with a single change takes that one's choice. Once a run has reached the target, it is evaluated
-at its end only. Prints the table and draws the figure of what FOLDER holds (table.py).
+its own (1000) with that budget and a third of the images in its two evaluations, and its study runs take those whose
+curve is best with the serving sampler, on average over its points; without, the base file's rate and the arm's middle
+temperature. An arm that is another one with a single change takes that one's choice. Once a run has reached the target,
+it is evaluated at its end only. Prints the table and draws the figure of what FOLDER holds (table.py).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from rollout.process import process_of
 from rollout.prompts import load_prompts
 from rollout.sampler import Noise, named_noise, sample
 from rollout.seeding import named_seed
-from rollout.types import Prompt, WeightsVersion
+from rollout.types import Prompt
 from services.cli.run_file import load_run_file
 from services.config import RunConfig
 from services.fleet.alone import LoneRun
@@ -57,7 +57,6 @@ BARE = (
 )
 """Every arm learns what its update makes of the reward, and nothing holds it back, in updates so small that the noise
 of their gradients counts: with the run file's sixteen groups the rate and its warm-up decide, whatever the method."""
-NAMELESS = WeightsVersion(version=0, update=0, lineage=0, digest="")
 PROMPTS_PER_BATCH = 6
 
 

@@ -73,7 +73,8 @@ def table(records: Sequence[Record], baseline: str, target: float = TARGET) -> s
     """Markdown, one line per arm."""
     head = (
         "arm", "seeds", "settings", "serving", "tau 0", "judge", "serving - baseline", f"images to {target:g}",
-        "images / baseline's", f"CPU seconds to {target:g}", "seconds / baseline's", "CPU seconds", "distance", "dropped",
+        "images / baseline's", f"CPU seconds to {target:g}", "seconds / baseline's", "CPU seconds", "distance",
+        "dropped",
     )  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for arm in arms_of(records):
