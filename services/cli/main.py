@@ -66,7 +66,7 @@ def check(
     config = load_run_file(run_file, overrides or ())
     paced = given_pace(config, latency)
     planned = plan_lines(config, nodes_of(node or ()))
-    for line in (*check_inputs(config), *check_surroundings(config), *planned, *paced):
+    for line in (*check_inputs(config, here=not node), *check_surroundings(config), *planned, *paced):
         typer.echo(line)
 
 
@@ -387,7 +387,7 @@ def score(
     if output is not None:
         write_csv(scored, rewards, output)
     if sheet is not None:
-        write_sheet(scored, sheet)
+        write_sheet(scored, rewards, sheet)
 
 
 @app.command()

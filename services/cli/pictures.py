@@ -33,7 +33,10 @@ def find_pictures(paths: Sequence[Path], prompt: str, metadata: Mapping[str, Any
     A CSV file has the columns `image`, a path beside it, and perhaps `prompt` and `metadata`, a JSON object; every
     other column is metadata, too, as text. prompt and metadata hold wherever nothing else is said. Raises ConfigError.
     """
-    return [picture for path in paths for picture in _found(path, prompt, metadata)]
+    found = [picture for path in paths for picture in _found(path, prompt, metadata)]
+    if not found:
+        raise ConfigError(f"expected pictures behind {', '.join(map(str, paths))}; found none")
+    return found
 
 
 def load_picture(picture: Picture) -> NDArray[np.uint8]:

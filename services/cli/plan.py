@@ -12,7 +12,7 @@ from services.config import FleetConfig, RunConfig
 from services.errors import ConfigError
 from services.fleet.memory import Part, memory_plan
 from services.fleet.model_folder import model_folder
-from services.fleet.placement import GIB, Node, Placed, Plan, bundles_of, parse_nodes, plan
+from services.fleet.placement import GIB, Node, Placed, Plan, bundles_of, crowded_out, parse_nodes, plan
 from services.fleet.throughput import pace_lines, parse_latencies
 
 
@@ -79,6 +79,11 @@ def _placement_lines(found: Plan, nodes: Sequence[Node], fleet: FleetConfig) -> 
         yield (
             f"  no room for {', '.join(slot for bundle in found.homeless for slot in bundle.slots)}; a run would "
             "refuse to start there, or wait for fleet.room_timeout_s"
+        )
+    elif crowded := crowded_out(bundles_of(fleet), nodes):
+        yield (
+            f"  Ray may find no room for {', '.join(slot for bundle in crowded for slot in bundle.slots)}: it does not "
+            "look ahead, and roles without fleet.<role>.resources fit there, too; bind them to the other nodes"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from rewards.build import build
@@ -63,13 +65,21 @@ def score_pictures(pictures: Sequence[Picture], rewards: Sequence[Reward], batch
 
 
 def print_table(scored: Sequence[Scored], rewards: Sequence[Reward], console: Console) -> None:
-    """A line for each picture."""
-    table = Table("rank", *(Column(reward.name, no_wrap=True) for reward in rewards))
+    """A line for each picture. A folder that is common to all, and a prompt that is, stand above."""
+    folder = Path(os.path.commonpath([entry.picture.path.absolute().parent for entry in scored]))
+    prompts = {entry.picture.prompt for entry in scored}
+    wanted = f" for {min(prompts)!r}" if len(prompts) == 1 and any(prompts) else ""
+    console.print(f"{len(scored)} pictures in {folder}{wanted}", markup=False, highlight=False, soft_wrap=True)
+    table = Table(Column("", justify="right"))
+    for reward in rewards:
+        table.add_column(reward.name, no_wrap=True, justify="right")
     table.add_column("picture", overflow="fold")
-    table.add_column("prompt")
+    if len(prompts) > 1:
+        table.add_column("prompt")
     for rank, entry in enumerate(scored, start=1):
         scores = (f"{score:.4f}" for score in entry.scores)
-        table.add_row(str(rank), *scores, str(entry.picture.path), entry.picture.prompt)
+        texts = [str(entry.picture.path.absolute().relative_to(folder)), entry.picture.prompt]
+        table.add_row(str(rank), *scores, *map(escape, texts if len(prompts) > 1 else texts[:1]))
     console.print(table)
 
 
@@ -81,12 +91,21 @@ def write_csv(scored: Sequence[Scored], rewards: Sequence[Reward], path: Path) -
         writer.writerows([entry.picture.path, entry.picture.prompt, *entry.scores] for entry in scored)
 
 
-def write_sheet(scored: Sequence[Scored], path: Path) -> None:
-    """A contact sheet, with rank, score and file name under each picture."""
+def write_sheet(scored: Sequence[Scored], rewards: Sequence[Reward], path: Path) -> None:
+    """A contact sheet, with rank, scores and file name under each picture."""
     ranks = np.unique(np.linspace(0, len(scored) - 1, min(len(scored), SHEET_PICTURES)).round().astype(int))
     shown = [(rank, scored[rank]) for rank in ranks]
-    captions = [f"{rank + 1}.  {entry.scores[0]:.4f}\n{entry.picture.path.name}" for rank, entry in shown]
-    compose_sheet([entry.small for _, entry in shown], captions).save(path)
+    first, *others = [reward.name for reward in rewards]
+    title = f"{first}, best first; {len(shown)} of {len(scored)} pictures"
+    captions = [
+        "\n".join([
+            f"{rank + 1}.  {entry.scores[0]:.4f}",
+            *(f"{name} {score:.4f}" for name, score in zip(others, entry.scores[1:], strict=True)),
+            entry.picture.path.name,
+        ])
+        for rank, entry in shown
+    ]  # fmt: skip
+    compose_sheet(title, [entry.small for _, entry in shown], captions).save(path)
 
 
 def _batches(pictures: Sequence[Picture], size: int) -> Iterator[tuple[list[Picture], NDArray[np.uint8]]]:

@@ -47,7 +47,10 @@ def submit(run_file: Path, overrides: Sequence[str], *, address: str, python: st
     subprocess.run(follow, env=_environment(), check=False)  # ends with the job, or when the connection does
     job = server.ended(submission)
     typer.echo(f"job {submission}: {job.status}")
-    return exit_code_of(job)
+    code = exit_code_of(job)
+    if code == ExitCode.DRAINED and server.leaves():
+        raise ServerUnavailable(f"{address}: the head went away and drained the run first; submit again, it goes on")
+    return code
 
 
 def job_command(

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from services.errors import StalledError, WorkerFailed
-from services.fleet.placement import GIB, Bundle, Needs, Node
+from services.fleet.placement import GIB, Bundle, Needs, Node, crowded_out
 from services.fleet.stacks import stacks
 
 WATCH, LINGER = "watch", "linger"
@@ -179,9 +179,11 @@ class Reservation:
             ray.get(self._group.ready(), timeout=timeout_s)
         except GetTimeoutError as error:
             ray.util.remove_placement_group(self._group)
+            crowded = crowded_out(bundles, cluster_nodes())
+            hint = "; roles without fleet.<role>.resources may take the place of those with them" if crowded else ""
             raise StalledError(
                 f"no room for all {len(bundles)} reservations of the fleet within {timeout_s:.0f} s "
-                f"(fleet.room_timeout_s); the cluster has {cluster_resources()}"
+                f"(fleet.room_timeout_s); the cluster has {cluster_resources()}{hint}"
             ) from error
 
     def strategy(self, slot: str) -> Any:  # noqa: ANN401 - Ray's

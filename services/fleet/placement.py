@@ -114,6 +114,18 @@ def plan(bundles: Sequence[Bundle], nodes: Sequence[Node]) -> Plan:
     return Plan(tuple(placed), tuple(homeless))
 
 
+def crowded_out(bundles: Sequence[Bundle], nodes: Sequence[Node]) -> tuple[Bundle, ...]:
+    """Bundles bound to some nodes by a custom resource that find no room once those that may go anywhere lie there.
+
+    Ray gives places away one by one and does not look ahead: what could be placed may wait for ever.
+    """
+    bound = [bundle for bundle in bundles if bundle.needs.resources]
+    anywhere = [bundle for bundle in bundles if not bundle.needs.resources]
+    asked = {name for bundle in bound for name in bundle.needs.resources}
+    asked_first = sorted(nodes, key=lambda node: asked.isdisjoint(node.resources))
+    return tuple(bundle for bundle in plan([*anywhere, *bound], asked_first).homeless if bundle.needs.resources)
+
+
 class _Free:
     """What is left of a node."""
 

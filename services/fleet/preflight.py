@@ -9,7 +9,7 @@ from pathlib import Path
 
 from learner.checkpoint_folders import open_folder
 from rewards.build import build as build_reward
-from rewards.build import build_held_out
+from rewards.build import build_held_out, look_at
 from rewards.judge import build_judge
 from rewards.reward import MissingModelError, RewardError, check_metadata
 from rollout.policies.build import TAKE_REFERENCES, pipeline_class
@@ -23,8 +23,9 @@ from services.fleet.placement import Node, bundles_of, plan
 from services.fleet.run_folder import checkpoints_of
 
 
-def check_inputs(config: RunConfig) -> list[str]:
-    """One sentence about each thing that was found sound.
+def check_inputs(config: RunConfig, *, here: bool = True) -> list[str]:
+    """One sentence about each thing that was found sound. here: whether the run is for this machine, where no cluster
+    is named.
 
     ConfigError naming file and key for the first that is not, RewardFailed for a reward's server that does not answer.
     """
@@ -43,11 +44,12 @@ def check_inputs(config: RunConfig) -> list[str]:
             found.append(f"evaluation: {len(held_out)} prompts, judge ready")
             watch = config.evaluation.watch
             for entry in () if watch is None else watch.panel:
-                check_metadata(build_held_out(entry.use, entry.options), [prompt.metadata for prompt in held_out])
+                seen = look_at(build_held_out, entry.use, entry.options)
+                check_metadata(seen, [prompt.metadata for prompt in held_out])
                 found.append(f"panel: {entry.title}, held out")
         if config.fleet.checkpoints is not None:
             found.append(_check_checkpoints(config))
-        if "RAY_ADDRESS" not in os.environ:
+        if here and "RAY_ADDRESS" not in os.environ:
             check_room(config.fleet, {"CPU": float(os.cpu_count() or 1), "GPU": math.inf})
             found.append(f"room: {os.cpu_count()} CPUs on this machine")
     except (ValueError, MissingModelError) as error:
@@ -70,7 +72,7 @@ def _check_checkpoints(config: RunConfig) -> str:
 def _check_rewards(config: RunConfig, prompts: Sequence[Prompt]) -> list[str]:
     found = []
     for entry in config.rewards:
-        reward = build_reward(entry.use, entry.options)
+        reward = look_at(build_reward, entry.use, entry.options)  # a driver may have no GPU, and takes none
         check_metadata(reward, [prompt.metadata for prompt in prompts])
         low, high = reward.range
         _check_gates_on(config, entry.title, low, high)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ RUN = "tafs_run"
 GOING_ON = ("PENDING", "RUNNING")
 POLL_S = 1.0
 ANSWER_TIMEOUT_S = 30.0
+LEAVING_S = 20.0
+"""From the end of a head's drain to its dashboard's; a job that somebody stopped is known for one this much later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,17 @@ class JobServer:
         while (job := self.job(submission_id)).going_on:
             time.sleep(POLL_S)
         return job
+
+    def leaves(self, within_s: float = LEAVING_S, clock: Callable[[], float] = time.monotonic) -> bool:
+        """Whether the server goes away within that time: a head that is moved drains its jobs first."""
+        deadline = clock() + within_s
+        while clock() < deadline:
+            try:
+                self.going_on()
+            except ServerUnavailable:
+                return True
+            time.sleep(POLL_S)
+        return False
 
     def _ask(self, path: str, method: str = "GET") -> Any:  # noqa: ANN401 - JSON
         headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}

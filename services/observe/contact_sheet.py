@@ -1,4 +1,4 @@
-"""A contact sheet: many small pictures in one, each over a caption."""
+"""A contact sheet: many small pictures in one, each over a caption, under a title."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 PAPER, INK = "#ffffff", "#1c1f24"
 SIDE, GAP, TEXT = 144, 12, 14
-CAPTION = 2 * (TEXT + 4)
+LINE = TEXT + 4
 COLUMNS = 8
 
 
@@ -24,26 +24,29 @@ def thumbnail(picture: Image.Image) -> Image.Image:
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
-def compose_sheet(pictures: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:
-    """Pictures of at most SIDE pixels in rows of COLUMNS, in their order, each over its caption of up to two lines."""
+def compose_sheet(title: str, pictures: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:
+    """Pictures of at most SIDE pixels in rows of COLUMNS, in their order, each over the lines of its caption."""
     columns = min(COLUMNS, max(1, len(pictures)))
     rows = max(1, math.ceil(len(pictures) / columns))
-    width, height = SIDE + GAP, SIDE + CAPTION + GAP
-    sheet = Image.new("RGB", (columns * width + GAP, rows * height + GAP), PAPER)
+    lines = max((caption.count("\n") + 1 for caption in captions), default=1)
+    width, height, top = SIDE + GAP, SIDE + lines * LINE + 2 * GAP, LINE + 2 * GAP
+    sheet = Image.new("RGB", (columns * width + GAP, rows * height + top), PAPER)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=TEXT)
+    draw.text((GAP, GAP), _fitted(title, font, sheet.width - 2 * GAP), INK, font=font)
     for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
-        left, top = GAP + place % columns * width, GAP + place // columns * height
-        sheet.paste(picture, (left + (SIDE - picture.width) // 2, top + (SIDE - picture.height) // 2))
-        for line, text in enumerate(caption.split("\n")[:2]):
-            fitted = _fitted(text, font)
-            draw.text((left + SIDE / 2, top + SIDE + 4 + line * (TEXT + 4)), fitted, INK, font=font, anchor="ma")
+        left, upper = GAP + place % columns * width, top + place // columns * height
+        sheet.paste(picture, (left + (SIDE - picture.width) // 2, upper + (SIDE - picture.height) // 2))
+        for line, text in enumerate(caption.split("\n")):
+            where = (left + SIDE / 2, upper + SIDE + 4 + line * LINE)
+            draw.text(where, _fitted(text, font, SIDE), INK, font=font, anchor="ma")
     return sheet
 
 
-def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    if font.getlength(text) <= SIDE:
-        return text
-    while text and font.getlength(f"{text}…") > SIDE:
-        text = text[:-1]
-    return f"{text}…"
+def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """The text, without its middle where it is too wide: names differ at their ends."""
+    fitted, kept = text, len(text)
+    while font.getlength(fitted) > width and kept:
+        kept -= 1
+        fitted = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+    return fitted

@@ -3,29 +3,39 @@
     python -m tests.benchmarks.scoring_figures
 
 The scorer sleeps, so that all CPU time is overhead, whatever else the machine does; figures are ratios of that to the
-scorer's own time. The server runs in a process of its own, as `tafs serve-reward` does. Prints a Markdown table.
+scorer's own time. The worker is the run's own, on a real queue: it claims, fetches and decodes the images, scores them,
+and publishes. The server runs in a process of its own, as `tafs serve-reward` does. Prints Markdown tables.
 """
 
 import socket
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
+from statistics import median
 
 import httpx
 import numpy as np
 import psutil
+from msgspec.structs import replace
 
-from rewards.remote import build_remote
+from rewards.remote import RemoteReward, build_remote
 from rewards.reward import checked
-from rollout.types import Behaviour, Prompt, StepImages, WeightsVersion
-from services.data.ledger import Claimed
-from services.data.wire import BlobRef, GroupEntry, WireBehaviour, WirePrompt, WireVersion
-from services.fleet.build import PlacedReward
-from services.fleet.scoreboard import Scoreboard
-from services.fleet.scoring_desk import ScoringDesk
+from rollout.types import StepImages
+from services.cli.run_file import load_run_file
+from services.data.blobs import build_blobs
+from services.data.codec import encode_images
+from services.data.queue import Ledger, Queue
+from services.data.server import EmbeddedServer, connect
+from services.data.wire import Ticket, WireBehaviour, decode, encode
+from services.fleet.messages import Link
+from services.fleet.reward_worker import RewardWorker
+from tests.services.data.entries import group_entry
 
-SAMPLES, STEPS, GROUPS = 12, 4, 20
-BEHAVIOUR = Behaviour(sigmas=(1.0, 0.75, 0.5, 0.25, 0.0), temperatures=(1.0,) * 4, height=64, width=64)
+QUICKSTART = Path(__file__).resolve().parents[2] / "deploy/configs/quickstart.yaml"
+SAMPLES, STEPS = 12, 4
+LOOK_S = 0.5
 
 
 class Sleeper:
@@ -44,77 +54,103 @@ class Sleeper:
         return np.full(len(images), 0.5, np.float32)
 
 
-def board(ordinal: int, rewards) -> Scoreboard:
-    blob = BlobRef(uri="redis://blob", sha256="0" * 64, size_bytes=1)
-    entry = GroupEntry(
-        ordinal=ordinal, attempt=0, prompt=WirePrompt.of(Prompt(id="p", text="a red 7")),
-        behaviour=WireBehaviour.of(BEHAVIOUR),
-        weights=WireVersion.of(WeightsVersion(version=1, update=0, lineage=0, digest="ab")),
-        transitions=(0, 1, 2), image_steps=(0, 1, 2, 3), diversity=(),
-        latents=(blob,) * SAMPLES, images=(blob,) * SAMPLES,
-        producer="rollout-0", created_ms=0, timings={},
-    )  # fmt: skip
-    return Scoreboard(Claimed(entry_id="0-0", payload=b"", owner="reward-0/1", ordinal=ordinal), entry, rewards)
-
-
-def worker_overhead(seconds: float, side: int, groups: int) -> float:
-    """CPU seconds of a worker's desk from images to the entry, per second of scorer."""
-    reward = Sleeper(seconds)
-    rewards = (PlacedReward("sleeper", reward, lambda _: (0, 1, 2, 3), 64),)
-    pixels = np.random.default_rng(0).integers(0, 256, (SAMPLES, STEPS, side, side, 3), dtype=np.uint8)
-    entries: list[object] = []
-    desk = ScoringDesk(rewards, 2, lambda done, error: entries.append(done.entry("reward-0")))
+def worker_overhead(redis_url: str, seconds: float, side: int, groups: int) -> float:
+    """CPU seconds of a reward worker's process over `groups` groups that wait for it, per second of scorer."""
+    run = f"{seconds:g}-{side}"
+    reward = f"{{use: 'tests.benchmarks.scoring_figures:Sleeper', options: {{seconds: {seconds}}}}}"
+    config = load_run_file(QUICKSTART, [f"name={run}", f"rewards=[{reward}]"])
+    redis = connect(redis_url)
+    queue = Queue(redis, run)
+    queue.begin(Ledger(groups_per_update=groups, max_staleness=0, total_groups=groups))
+    draw(queue, build_blobs("redis://", redis, run), WireBehaviour.of(config.sampling.behaviour()), side, groups)
+    worker = RewardWorker(config, Link(redis_url=redis_url, run=run, slot="reward-0"))
+    thread = threading.Thread(target=worker.run, daemon=True)
     started = time.process_time()
-    for ordinal in range(groups):
-        desk.take(board(ordinal, rewards), StepImages(steps=(0, 1, 2, 3), pixels=pixels))
-    desk.finish()
+    thread.start()
+    while queue.statistics().stages["scored"].entries < groups:
+        time.sleep(LOOK_S)
     spent = time.process_time() - started
-    desk.close()
-    assert len(entries) == groups
+    queue.request_stop("done")
+    thread.join()
+    redis.close()
     return spent / (groups * SAMPLES * STEPS * seconds)
 
 
-def served(seconds: float, side: int, batch: int, calls: int) -> tuple[float, float]:
-    """CPU milliseconds an image of server and client, raw uint8 on the wire."""
+def draw(queue, blobs, behaviour, side: int, groups: int) -> None:
+    """Publish groups of random images, as a rollout worker would."""
+    numbers, steps = np.random.default_rng(0), tuple(range(STEPS))
+    queue.admit(0)
+    for claimed in queue.claim("tickets", "rollout-0/a", groups, 1000):
+        ticket = decode(claimed.payload, Ticket)
+        pixels = numbers.integers(0, 256, (SAMPLES, STEPS, side, side, 3), dtype=np.uint8)
+        names = [f"{ticket.ordinal}/{sample}" for sample in range(SAMPLES)]
+        entry = replace(
+            group_entry(ticket.ordinal),
+            behaviour=behaviour,
+            image_steps=steps,
+            latents=blobs.put([f"{name}/latents" for name in names], [b"latents"] * SAMPLES),
+            images=blobs.put(names, encode_images(StepImages(steps=steps, pixels=pixels))),
+        )
+        assert queue.publish("tickets", claimed, encode(entry), ticket.ordinal, 0, entry.payload_bytes)
+
+
+def served(seconds: float, side: int, batch: int, calls: int) -> tuple[float, float, float]:
+    """CPU milliseconds an image of server and client, raw uint8 on the wire; the median over calls of the direct call's
+    time over the served one's, a call of each in turn, no question waiting behind another.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen([sys.executable, "-m", __spec__.name, "--serve", str(port), str(seconds)])
     try:
-        for _ in range(600):
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/health", timeout=5)
-                break
-            except httpx.HTTPError:
-                time.sleep(0.1)
-        remote = build_remote(url=f"http://127.0.0.1:{port}")
+        remote = connected(port)
+        direct = Sleeper(seconds)
         images = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
         texts, metadata = ["a red 7"] * batch, [{}] * batch
         checked(remote, images, texts, metadata)
-        there, here = psutil.Process(process.pid).cpu_times(), time.process_time()
+        ratios, spent = [], 0.0
+        there = psutil.Process(process.pid).cpu_times()
         for _ in range(calls):
+            first, here = time.perf_counter(), time.process_time()
             checked(remote, images, texts, metadata)
-        now, spent = psutil.Process(process.pid).cpu_times(), time.process_time() - here
+            spent += time.process_time() - here
+            second = time.perf_counter()
+            checked(direct, images, texts, metadata)
+            ratios.append((time.perf_counter() - second) / (second - first))
+        now = psutil.Process(process.pid).cpu_times()
         remote.close()
         server = now.user + now.system - there.user - there.system
-        return 1000 * server / (calls * batch), 1000 * spent / (calls * batch)
+        return 1000 * server / (calls * batch), 1000 * spent / (calls * batch), median(ratios)
     finally:
         process.terminate()
         process.wait()
 
 
+def connected(port: int) -> RemoteReward:
+    """The reward of the server that is being started at the port."""
+    for _ in range(600):
+        try:
+            httpx.get(f"http://127.0.0.1:{port}/health", timeout=5)
+            break
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    return build_remote(url=f"http://127.0.0.1:{port}")
+
+
 def main() -> None:
-    print("| worker, images of 64 px | overhead |\n|---|---|")
-    for seconds in (0.002, 0.1):
-        share = worker_overhead(seconds, 64, 20 if seconds < 0.05 else 3)
-        print(f"| {1000 * seconds:g} ms an image | {100 * share:.2f} % |", flush=True)
-    print("\n| server, 512 px, raw | server CPU | client CPU | throughput of the direct call's |\n|---|---|---|---|")
+    print("| a reward worker, images of 64 px | overhead |\n|---|---|", flush=True)
+    with EmbeddedServer() as server:
+        for seconds, groups in ((0.002, 60), (0.1, 4)):
+            share = worker_overhead(server.url, seconds, 64, groups)
+            print(f"| {1000 * seconds:g} ms an image | {100 * share:.2f} % |", flush=True)
+    head = ("a reward server, 512 px, raw", "server CPU", "client CPU", "on one core", "one call after another")
+    print("\n| " + " | ".join(head) + " |\n|" + "---|" * len(head), flush=True)
     for batch in (8, 32):
-        server, client = served(0.02, 512, batch, 10)
+        there, here, ratio = served(0.02, 512, batch, 20)
         # One core for the server: its own work and the scorer's come one after the other, the client's is beside them.
         print(
-            f"| 20 ms an image, {batch} a request | {server:.2f} ms an image | {client:.2f} ms an image | "
-            f"{100 * 20 / (20 + server):.0f} % |",
+            f"| 20 ms an image, {batch} a request | {there:.2f} ms an image | {here:.2f} ms an image | "
+            f"{100 * 20 / (20 + there):.0f} % | {100 * ratio:.0f} % |",
             flush=True,
         )
 

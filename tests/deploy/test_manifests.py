@@ -4,6 +4,7 @@ Rendered and validated, never applied to a cluster. CRD schemas are read from th
 Prometheus operator's, as published); without it those kinds are not validated, and that is said.
 """
 
+import inspect
 import os
 import re
 import shutil
@@ -15,6 +16,9 @@ import jsonschema
 import pytest
 import yaml
 
+from services.cli.run_file import load_run_file
+from services.fleet.placement import GIB, Node, bundles_of, crowded_out, plan
+
 ROOT = Path(__file__).resolve().parents[2]
 K8S = ROOT / "deploy/k8s"
 OVERLAYS = ("cpu-dev", "gpu")
@@ -22,6 +26,7 @@ CUSTOM = {
     "RayCluster": "rayclusters",
     "RayJob": "rayjobs",
     "PodMonitor": "podmonitors",
+    "ServiceMonitor": "servicemonitors",
     "PrometheusRule": "prometheusrules",
 }
 KUBERNETES = "1.33"
@@ -37,9 +42,9 @@ def rendered(folder: Path) -> tuple[dict, ...]:
 
 
 @lru_cache
-def with_components(tmp: Path) -> tuple[dict, ...]:
-    """The gpu overlay with both components, as a user's own overlay names them."""
-    components = [os.path.relpath(K8S / "components" / name, tmp) for name in ("rayjob", "fetch-model")]
+def with_components(tmp: Path, names: tuple[str, ...]) -> tuple[dict, ...]:
+    """The gpu overlay with components, as a user's own overlay names them."""
+    components = [os.path.relpath(K8S / "components" / name, tmp) for name in names]
     base = os.path.relpath(K8S / "overlays/gpu", tmp)
     images = [{"name": "tafs", "newName": "registry.example/tafs", "newTag": "0.1.0-cuda"}]
     overlay = {"namespace": "tafs", "resources": [base], "components": components, "images": images}
@@ -47,11 +52,14 @@ def with_components(tmp: Path) -> tuple[dict, ...]:
     return rendered(tmp)
 
 
-@pytest.fixture(scope="session", params=[*OVERLAYS, "with components"])
+COMPONENTS = {"fetch and rayjob": ("rayjob", "fetch-model"), "store and judge": ("object-store", "judge")}
+
+
+@pytest.fixture(scope="session", params=[*OVERLAYS, *COMPONENTS])
 def manifests(request, tmp_path_factory):
     if request.param in OVERLAYS:
         return rendered(K8S / "overlays" / request.param)
-    return with_components(tmp_path_factory.mktemp("overlay"))
+    return with_components(tmp_path_factory.mktemp("overlay"), COMPONENTS[request.param])
 
 
 def of_kind(manifests, *kinds):
@@ -61,7 +69,7 @@ def of_kind(manifests, *kinds):
 def pods(manifests) -> list[tuple[str, dict, dict]]:
     """(name, labels, spec) of every pod that would be made."""
     found = []
-    for manifest in of_kind(manifests, "StatefulSet", "Job"):
+    for manifest in of_kind(manifests, "StatefulSet", "Deployment", "Job"):
         template = manifest["spec"]["template"]
         found.append((manifest["metadata"]["name"], template["metadata"]["labels"], template["spec"]))
     for cluster in of_kind(manifests, "RayCluster"):
@@ -69,6 +77,24 @@ def pods(manifests) -> list[tuple[str, dict, dict]]:
             name = group.get("groupName", "head")
             found.append((name, group["template"]["metadata"]["labels"], group["template"]["spec"]))
     return found
+
+
+def submitted(manifests) -> list[str]:
+    """What is trained: the run file and its overrides."""
+    for job in of_kind(manifests, "RayJob"):
+        return job["spec"]["entrypoint"].split()[4:]
+    (job,) = (job for job in of_kind(manifests, "Job") if job["metadata"]["name"] == "tafs-run")
+    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert arguments[:2] == ["tafs", "submit"]
+    return [argument for argument in arguments[2:] if not argument.startswith("--")]
+
+
+def ray_groups(manifests) -> dict[str, dict]:
+    """Ray's own reading of the cluster's groups: limits and resources of a node of each."""
+    from ray.autoscaler._private.kuberay import autoscaling_config
+
+    (cluster,) = of_kind(manifests, "RayCluster")
+    return autoscaling_config._derive_autoscaling_config_from_ray_cr(cluster)["available_node_types"]
 
 
 def selects(selector: dict, labels: dict) -> bool:
@@ -85,7 +111,7 @@ def test_built_in_kinds_are_valid(manifests) -> None:
         for name, _, spec in pods(manifests)
     ]
     for manifest in (*manifests, *templates):
-        if manifest["kind"] not in (*CUSTOM, "ServiceMonitor"):
+        if manifest["kind"] not in CUSTOM:
             validate(manifest, KUBERNETES, strict=True)
 
 
@@ -120,14 +146,89 @@ def test_custom_kinds_are_valid(manifests) -> None:
 
 
 def test_ray_itself_reads_the_groups_for_its_autoscaler(manifests) -> None:
-    from ray.autoscaler._private.kuberay import autoscaling_config
+    types = ray_groups(manifests)
+    assert types["headgroup"]["resources"]["CPU"] == 0
+    assert types["rollout"]["resources"]["spot"] == 64
+    assert types["learner"]["min_workers"] == types["learner"]["max_workers"] == 1
 
-    for cluster in of_kind(manifests, "RayCluster"):
-        config = autoscaling_config._derive_autoscaling_config_from_ray_cr(cluster)
-        types = config["available_node_types"]
-        assert types["headgroup"]["resources"]["CPU"] == 0
-        assert types["rollout"]["resources"]["spot"] == 64
-        assert types["learner"]["min_workers"] == types["learner"]["max_workers"] == 1
+
+def test_the_pods_hold_the_submitted_fleet_with_the_learner_where_nothing_vanishes_and_the_run_waits_for_them(
+    manifests, monkeypatch
+) -> None:
+    monkeypatch.setenv("TAFS_CHECKPOINTS", "s3://bucket/tafs")
+    monkeypatch.setenv("TAFS_BLOBS", "s3://bucket/payloads")
+    file, *overrides = submitted(manifests)
+    fleet = load_run_file(ROOT / file, overrides).fleet
+    assert fleet.room_timeout_s >= 600, "the head is there first, and a fleet that finds no room ends with 64"
+    nodes = [
+        Node(
+            name=name,
+            cpus=have.pop("CPU"),
+            gpus=int(have.pop("GPU", 0)),
+            memory_gib=have.pop("memory") / GIB,
+            resources=have,
+        )
+        for name, group in ray_groups(manifests).items()
+        for have in [dict(group["resources"])]
+    ]
+    found = plan(bundles_of(fleet), nodes)
+    assert found.homeless == crowded_out(bundles_of(fleet), nodes) == ()
+    if fleet.learner.gpus:
+        where = {placed.bundle.slots[0].partition("-")[0]: placed.node for placed in found.placed}
+        assert where == {"learner": "learner", "rollout": "rollout", "reward": "rollout"}
+
+
+def test_rays_object_store_fits_into_the_shared_memory_of_its_pod(manifests) -> None:
+    """As ray._private.utils.resolve_object_store_memory takes its size; a store that does not fit goes to the disk."""
+    from ray._private.ray_constants import DEFAULT_OBJECT_STORE_MEMORY_PROPORTION, REQUIRE_SHM_SIZE_THRESHOLD
+
+    for name, _, spec in pods(manifests):
+        for volume in spec.get("volumes", ()):
+            if volume["name"] == "shm" and spec["containers"][0]["name"].startswith("ray-"):
+                shared = size_bytes(volume["emptyDir"]["sizeLimit"])
+                memory = size_bytes(spec["containers"][0]["resources"]["limits"]["memory"])
+                cap = max(REQUIRE_SHM_SIZE_THRESHOLD, 0.95 * shared)
+                assert shared > min(DEFAULT_OBJECT_STORE_MEMORY_PROPORTION * memory, cap), name
+
+
+def size_bytes(text: str) -> float:
+    number, unit = re.fullmatch(r"(\d+)([MG])i", text).groups()
+    return float(number) * 2 ** {"M": 20, "G": 30}[unit]
+
+
+def test_a_budget_counts_pods_of_a_ray_cluster_from_below_and_what_may_vanish_has_none(manifests) -> None:
+    """Kubernetes refuses every eviction under maxUnavailable of pods whose owner has no scale, as a RayCluster."""
+    selectors = []
+    for budget in of_kind(manifests, "PodDisruptionBudget"):
+        assert isinstance(budget["spec"].get("minAvailable"), int)
+        assert "maxUnavailable" not in budget["spec"]
+        selectors.append(budget["spec"]["selector"])
+    held = {name for name, labels, _ in pods(manifests) if any(selects(selector, labels) for selector in selectors)}
+    assert held == {"head", "learner", "tafs-redis"}
+
+
+def test_what_the_submitted_run_reads_offline_is_fetched(manifests) -> None:
+    from rewards.pick_score import build_pick_score
+
+    for name, _, spec in pods(manifests):
+        if name == "tafs-fetch-model":
+            (script,) = (text for text in spec["containers"][0]["args"] if "hf download" in text)
+            file, *overrides = submitted(rendered(K8S / "overlays/gpu"))
+            config = load_run_file(ROOT / file, overrides)
+            (reward,) = config.rewards
+            assert reward.use == "pick_score"
+            assert f"--local-dir /models/{config.model.path.name}\n" in script
+            defaults = inspect.signature(build_pick_score).parameters
+            for named in ("model", "tokenizer"):
+                assert f"hf download {defaults[named].default}" in script
+    caches = {
+        variable["value"]
+        for _, _, spec in pods(manifests)
+        for container in spec["containers"]
+        for variable in container.get("env", ())
+        if variable["name"] == "HF_HUB_CACHE"
+    }
+    assert caches == {"/models/hub"}
 
 
 def test_every_container_is_pinned_bounded_probed_and_restricted(manifests) -> None:
@@ -176,6 +277,13 @@ def test_every_selector_finds_a_pod_and_every_named_port_is_one(manifests) -> No
         ports = [port["port"] for rule in policy["spec"].get("ingress", ()) for port in rule.get("ports", ())]
         if policy["spec"]["podSelector"]:
             wanted.append((policy["spec"]["podSelector"], ports))
+    for monitor in of_kind(manifests, "ServiceMonitor"):
+        (service,) = (
+            service
+            for service in of_kind(manifests, "Service")
+            if selects(monitor["spec"]["selector"], service["metadata"].get("labels", {}))
+        )
+        assert {e["port"] for e in monitor["spec"]["endpoints"]} <= {p["name"] for p in service["spec"]["ports"]}
     assert len(wanted) > 8
     for selector, ports in wanted:
         matching = [names for labels, names in found if selects(selector, labels)]
@@ -186,7 +294,7 @@ def test_every_selector_finds_a_pod_and_every_named_port_is_one(manifests) -> No
 def test_secrets_are_references_and_each_is_documented(manifests) -> None:
     assert of_kind(manifests, "Secret") == []
     text = yaml.safe_dump_all(manifests)
-    named = set(re.findall(r"(?:secretName|secretKeyRef:\n +key: \S+\n +name): (\S+)", text))
+    named = set(re.findall(r"(?:secretName|secretRef:\n +name|secretKeyRef:\n +key: \S+\n +name): (\S+)", text))
     assert {"tafs-ray", "tafs-redis"} <= named
     guide = (ROOT / "docs/cluster.md").read_text()
     for name in named:
@@ -231,6 +339,7 @@ def test_a_bad_configuration_and_a_bug_are_not_tried_again_and_what_may_pass_is(
 
     (job,) = of_kind(rendered(K8S / "overlays/gpu"), "Job")
     rules = job["spec"]["podFailurePolicy"]["rules"]
+    assert "onPodConditions" in rules[0], "a pod that is moved may end with any code"
     action = {code: rule["action"] for rule in rules for code in rule.get("onExitCodes", {}).get("values", ())}
     assert action == {
         ExitCode.BAD_CONFIG: "FailJob",

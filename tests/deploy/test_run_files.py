@@ -18,7 +18,7 @@ from services.cli.run_file import load_run_file
 from services.fleet.alone import LoneRun
 from services.fleet.build import build_rewards
 from services.fleet.memory import memory_plan
-from services.fleet.placement import GIB, bundles_of, parse_nodes, plan
+from services.fleet.placement import GIB, bundles_of, crowded_out, parse_nodes, plan
 
 from .published import MODELS, write_headers
 
@@ -31,7 +31,7 @@ ON_A_CPU = CONFIGS / "on-a-cpu.yaml"
 NODES = {
     "1gpu": ["cpus=16 gpus=1"],
     "8gpu": ["cpus=96 gpus=8"],
-    "64gpu": ["4x cpus=96 gpus=8", "4x cpus=96 gpus=8 spot=64"],
+    "64gpu": ["4x cpus=96 gpus=8 steady=64", "4x cpus=96 gpus=8 spot=64"],
 }
 LOG_3 = math.log(3.0)
 GRIDS = {
@@ -69,7 +69,7 @@ def test_a_run_file_is_valid_and_has_a_place_on_the_machines_it_names(file) -> N
     assert config.sampling.prompts == Path("deploy/prompts/scenes.jsonl")
     nodes = [node for index, text in enumerate(NODES[file.stem]) for node in parse_nodes(text, str(index))]
     found = plan(bundles_of(config.fleet), nodes)
-    assert found.homeless == ()
+    assert found.homeless == crowded_out(bundles_of(config.fleet), nodes) == ()
     used = {(placed.node, gpu) for placed in found.placed for gpu in placed.gpus}
     assert len(used) == int(file.stem.removesuffix("gpu")), "a GPU would be paid for and not used"
 

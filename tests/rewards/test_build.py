@@ -1,4 +1,5 @@
 import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rewards.build import HELD_OUT, PLUGINS, REWARDS, build
+from rewards.build import HELD_OUT, PLUGINS, REWARDS, _builder, build, look_at
 from rewards.reward import BadScoresError, checked
 
 MODULE = """
@@ -83,6 +84,22 @@ def test_every_name_in_the_table_is_listed_here_and_leads_to_a_builder() -> None
     for name, path in REWARDS.items():
         module, _, attribute = path.partition(":")
         assert callable(vars(importlib.import_module(module))[attribute]), name
+
+
+def test_a_reward_for_a_gpu_is_looked_at_by_its_class_and_any_other_is_built() -> None:
+    seen = {}
+    for name, path in REWARDS.items():
+        parameters = inspect.signature(_builder(name, path)).parameters
+        if "device" in parameters:
+            needed = {option: "absent" for option, given in parameters.items() if given.default is given.empty}
+            seen[name] = look_at(build, name, {**needed, "device": "cuda"})
+    assert set(seen) == {"aesthetic", "clip_score", "hps", "image_reward", "pick_score"}
+    for name, kind in seen.items():
+        assert kind.name == name
+        assert kind.range[0] < kind.range[1]
+        assert kind.required_metadata == ()
+        assert isinstance(kind, type)
+    assert not isinstance(look_at(build, "jpeg_size", {"direction": "larger"}), type)
 
 
 def test_the_built_text_reward_scores_a_real_picture(draw) -> None:

@@ -1,13 +1,15 @@
 """CLIPScore, PickScore and the aesthetic predictor on tiny random networks, against the published formulas."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from transformers import CLIPModel
+from safetensors.torch import load_file, save_file
+from transformers import CLIPConfig, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from rewards.aesthetic import HEAD_FILE, build_aesthetic
@@ -39,6 +41,22 @@ def embeds(network: CLIPModel, texts: list[str]) -> tuple[NDArray[np.float32], N
         out = network(input_ids=tokens.input_ids, pixel_values=pixels)
         texts_out.append(out.text_embeds[0])
     return out.image_embeds.numpy(), torch.stack(texts_out).numpy()
+
+
+def clip_config(tensors: dict[str, torch.Tensor]) -> CLIPConfig:
+    """The sizes of a published CLIP, read off its tensors."""
+
+    def half(name: str) -> dict[str, int]:
+        layers = {key.split(".")[3] for key in tensors if key.startswith(f"{name}_model.encoder")}
+        inner, width = tensors[f"{name}_model.encoder.layers.0.mlp.fc1.weight"].shape
+        return {"hidden_size": width, "intermediate_size": inner, "num_hidden_layers": len(layers)}
+
+    patch_size = tensors["vision_model.embeddings.patch_embedding.weight"].shape[-1]
+    return CLIPConfig(
+        projection_dim=len(tensors["text_projection.weight"]),
+        vision_config={"image_size": 224, "patch_size": patch_size, "num_attention_heads": 16, **half("vision")},
+        text_config={"num_attention_heads": 8, **half("text")},
+    )
 
 
 def score(reward, prompts: list[str] = PROMPTS) -> NDArray[np.float32]:
@@ -95,6 +113,29 @@ def test_the_published_aesthetic_head_fits_its_manifest() -> None:
     tensors = {key: torch.empty(shape, device="meta") for key, shape in manifest("aesthetic").items()}
     with torch.device("meta"):
         load_strictly(LinearHead(768), tensors, "the manifest")
+
+
+@pytest.mark.parametrize(("name", "parameters"), [
+    ("clip_score", 151_277_313), ("aesthetic_clip", 427_616_513), ("pick_score", 986_109_441),
+])  # fmt: skip
+def test_a_state_dict_made_from_a_published_clips_manifest_loads_strictly(name: str, parameters: int) -> None:
+    tensors = {key: torch.empty(shape, device="meta") for key, shape in manifest(name).items()}
+    known = {key: value for key, value in tensors.items() if not key.endswith(".position_ids")}
+    with torch.device("meta"):
+        model = CLIPModel(clip_config(tensors))
+    load_strictly(model, known, "the manifest")
+    assert sum(value.numel() for value in model.parameters()) == parameters
+
+
+def test_the_position_ids_that_published_files_hold_are_no_tensors_too_many(network, folder, tmp_path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    tensors = load_file(tmp_path / "model.safetensors")
+    for half, count in (("text", 16), ("vision", 5)):
+        tensors[f"{half}_model.embeddings.position_ids"] = torch.arange(count)[None]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    np.testing.assert_array_equal(
+        score(build("clip_score", {"model": str(tmp_path)})), score(build("clip_score", {"model": str(folder)}))
+    )
 
 
 def test_a_head_with_other_tensors_is_refused_with_its_file(network, folder, head_folder) -> None:

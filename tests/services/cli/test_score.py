@@ -1,6 +1,7 @@
 """`tafs score`, from files to table, CSV and contact sheet."""
 
 import csv
+import io
 import os
 import subprocess
 import sys
@@ -9,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from rich.console import Console
 
 from rewards.jpeg_size import bits_per_pixel
 from services.cli.pictures import find_pictures
-from services.cli.score import build_rewards, score_pictures, write_csv, write_sheet
+from services.cli.score import build_rewards, print_table, score_pictures, write_csv, write_sheet
 from services.errors import ConfigError, RewardFailed
-from services.observe.contact_sheet import CAPTION, GAP, SIDE, compose_sheet, thumbnail
+from services.observe.contact_sheet import GAP, LINE, SIDE, compose_sheet, thumbnail
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -83,6 +85,9 @@ def test_paths_without_pictures_are_named(folder, tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"expected pictures .* in the folder .*empty; found none"):
         find_pictures([tmp_path / "empty"], "", {})
+    (folder / "list.csv").write_text("image\n")
+    with pytest.raises(ConfigError, match=r"expected pictures behind .*list\.csv; found none"):
+        find_pictures([folder / "list.csv"], "", {})
     with pytest.raises(ConfigError, match=r"expected a picture, a folder or a CSV file at .*absent"):
         find_pictures([tmp_path / "absent"], "", {})
     with pytest.raises(ConfigError, match=r"expected a picture at .*notes\.txt"):
@@ -127,12 +132,24 @@ def test_the_csv_has_every_score_best_first(folder, tmp_path) -> None:
 
 
 def test_the_contact_sheet_shows_the_pictures_in_order(folder, tmp_path) -> None:
-    scored = score_pictures(find_pictures([folder], "", {}), build_rewards(["jpeg_size direction=larger"]), batch=64)
-    write_sheet(scored, tmp_path / "sheet.png")
-    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    assert sheet.shape == (SIDE + CAPTION + 2 * GAP, 3 * (SIDE + GAP) + GAP, 3)
-    noise = [sheet[GAP : GAP + SIDE, GAP + i * (SIDE + GAP) :][:, :SIDE].std() for i in range(3)]
+    rewards = build_rewards(["jpeg_size direction=larger"])
+    scored = score_pictures(find_pictures([folder], "", {}), rewards, batch=64)
+    write_sheet(scored, rewards, tmp_path / "sheet.png")
+    sheet, top = np.asarray(Image.open(tmp_path / "sheet.png")), LINE + 2 * GAP
+    assert sheet.shape == (top + SIDE + 2 * LINE + 2 * GAP, 3 * (SIDE + GAP) + GAP, 3)
+    noise = [sheet[top : top + SIDE, GAP + i * (SIDE + GAP) :][:, :SIDE].std() for i in range(3)]
     assert noise[0] > noise[1] > noise[2] == 0
+
+
+def test_the_contact_sheet_has_a_line_for_every_further_reward(folder, tmp_path) -> None:
+    found = find_pictures([folder], "", {"target": "42"})
+    heights = []
+    for names in (["text_rendering"], ["text_rendering", "jpeg_size direction=larger"]):
+        rewards = build_rewards(names)
+        write_sheet(score_pictures(found, rewards, batch=64), rewards, tmp_path / "sheet.png")
+        with Image.open(tmp_path / "sheet.png") as sheet:
+            heights.append(sheet.height)
+    assert heights[1] - heights[0] == LINE
 
 
 def test_thumbnails_are_shrunk_or_grow_by_whole_factors() -> None:
@@ -141,8 +158,25 @@ def test_thumbnails_are_shrunk_or_grow_by_whole_factors() -> None:
 
 
 def test_a_caption_that_is_too_long_is_cut_and_an_empty_sheet_is_a_sheet() -> None:
-    long, short = (compose_sheet([Image.new("RGB", (8, 8))], [text]) for text in ("m" * 500, "m"))
-    assert long.size == short.size == compose_sheet([], []).size
+    long, short = (compose_sheet(text, [Image.new("RGB", (8, 8))], [text]) for text in ("m" * 500, "m"))
+    assert long.size == short.size == compose_sheet("", [], []).size
+
+
+def test_the_table_says_once_what_all_pictures_share(folder) -> None:
+    rewards = build_rewards(["jpeg_size direction=larger"])
+    (folder / "more").mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "more/d.png")
+    shared = find_pictures([folder, folder / "more"], "a [red] 7", {})
+    own = [*shared, *find_pictures([folder / "a.png"], "a blue 3", {})]
+    tables = []
+    for found in (shared, own):
+        console = Console(record=True, width=250, file=io.StringIO())
+        print_table(score_pictures(found, rewards, batch=64), rewards, console)
+        tables.append(console.export_text())
+    assert tables[0].startswith(f"4 pictures in {folder} for 'a [red] 7'")
+    assert (tables[0].count("[red]"), tables[1].count("[red]"), tables[1].count("a blue 3")) == (1, 4, 1)
+    assert " more/d.png " in tables[0]
+    assert [table.count(str(folder)) for table in tables] == [1, 1]
 
 
 def test_the_command_prints_a_table_and_writes_what_it_is_asked_to(folder, tmp_path) -> None:

@@ -4,6 +4,7 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -43,6 +44,12 @@ def job_server():
 
         def log_message(self, *_):
             pass
+
+        def do_DELETE(self):
+            """The head goes away."""
+            self.send_response(200)
+            self.end_headers()
+            threading.Thread(target=lambda: (server.shutdown(), server.server_close()), daemon=True).start()
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -87,6 +94,15 @@ def test_jobs_are_listed_told_and_drained_with_the_token(job_server) -> None:
     assert server.job("b").exit_code == 64
     assert drain(server, wait_s=5)
     assert server.ended("a").status == "STOPPED"
+
+
+def test_a_head_that_drained_because_it_goes_is_told_from_one_that_stays(job_server) -> None:
+    server = JobServer(job_server, TOKEN)
+    ticks = iter(range(3))
+    assert not server.leaves(2, clock=lambda: next(ticks))
+    with urlopen(Request(job_server, method="DELETE"), timeout=10):
+        pass
+    assert server.leaves(60)
 
 
 def test_a_wrong_token_a_silent_server_and_a_wrong_address_are_told(job_server) -> None:

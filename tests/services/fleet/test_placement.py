@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from services.cli.run_file import load_run_file
 from services.config import FleetConfig
 from services.errors import ConfigError
-from services.fleet.placement import Bundle, Needs, Node, bundles_of, parse_nodes, plan
+from services.fleet.placement import Bundle, Needs, Node, bundles_of, crowded_out, parse_nodes, plan
 from services.fleet.preflight import check_places, check_reach
 
 ROLE = {"workers": 2, "cpus": 4, "gpus": 0.5}
@@ -87,6 +87,16 @@ def test_workers_that_fit_in_sum_but_on_no_node_are_told() -> None:
     with pytest.raises(ConfigError, match="no node has room for rollout-0"):
         check_places(fleet, nodes)
     check_places(fleet, [nodes[0], Node(name="b", cpus=6, memory_gib=64)])
+
+
+def test_a_role_that_may_go_anywhere_is_told_to_crowd_out_one_that_may_not() -> None:
+    """What Ray really does with such a fleet: tests/services/fleet/test_places.py."""
+    roles = {"learner": {"gpus": 1}, "rollout": {"gpus": 1, "resources": {"spot": 1}}}
+    nodes = [*parse_nodes("cpus=8 gpus=1 steady=9", "kept"), *parse_nodes("cpus=8 gpus=1 spot=9", "cheap")]
+    crowded = crowded_out(bundles_of(FleetConfig.model_validate(roles)), nodes)
+    assert [bundle.slots for bundle in crowded] == [("rollout-0",)]
+    roles["learner"]["resources"] = {"steady": 1}
+    assert crowded_out(bundles_of(FleetConfig.model_validate(roles)), nodes) == ()
 
 
 @given(

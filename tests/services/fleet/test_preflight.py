@@ -22,6 +22,16 @@ def test_reference_images_that_nobody_would_read_are_refused(tmp_path) -> None:
         check_inputs(config)
 
 
+def test_a_driver_without_gpu_and_hub_looks_at_a_reward_of_its_workers_and_does_not_build_it(tmp_path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    run_file = QUICKSTART.with_name("flux1-schnell") / "8gpu.yaml"
+    rest = [f"model.path={tmp_path}"]
+    found = check_inputs(load_run_file(run_file, rest), here=False)
+    assert "reward: pick_score, range 15 to 25, weight 1, steps [0, 1, 2, 3]" in found
+    with pytest.raises(ConfigError, match="unknown option 'devise'; did you mean 'device'"):
+        check_inputs(load_run_file(run_file, [*rest, "rewards.0.options.devise=x"]), here=False)
+
+
 @pytest.mark.parametrize(
     ("size", "sentence"),
     [
