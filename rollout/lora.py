@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,8 +40,9 @@ def attach_adapter(network: nn.Module, targets: str, rank: int, alpha: float, se
     for parameter in network.parameters():
         if parameter.requires_grad:  # peft gives the adapter the network's dtype; half precision loses small updates
             parameter.data = parameter.data.float()
-    for layer in _adapted_layers(network):  # peft leaves the newest adapter alone active
-        _activate(layer, active.get(layer, []) + ([ADAPTER] if ADAPTER in layer.lora_A else []))
+    layers = _adapted_layers(network)  # peft leaves the newest adapter alone active
+    wanted = [active.get(layer, []) + ([ADAPTER] if ADAPTER in layer.lora_A else []) for layer in layers]
+    _activate(layers, wanted, _gradients(layers))
     return config
 
 
@@ -92,28 +93,39 @@ def has_adapter(network: nn.Module) -> bool:
     return any(ADAPTER in layer.active_adapters for layer in _adapted_layers(network))
 
 
+def computes_with_adapter(network: nn.Module) -> bool:
+    """Whether the trained adapter takes part in what the network computes now: attached, and not within `reference`."""
+    return any(ADAPTER in layer.active_adapters and not layer.disable_adapters for layer in _adapted_layers(network))
+
+
 @contextmanager
 def reference(network: nn.Module) -> Iterator[None]:
     """The reference policy: within the context the trained adapter is off and every other adapter stays on."""
     layers = _adapted_layers(network)
     active = [[] if layer.disable_adapters else list(layer.active_adapters) for layer in layers]
+    gradients = _gradients(layers)
+    _activate(layers, [[name for name in names if name != ADAPTER] for names in active], gradients)
     try:
-        for layer, names in zip(layers, active, strict=True):
-            _activate(layer, [name for name in names if name != ADAPTER])
         yield
     finally:
-        for layer, names in zip(layers, active, strict=True):
-            _activate(layer, names)
+        _activate(layers, active, gradients)
 
 
-def _activate(layer: BaseTunerLayer, names: list[str]) -> None:
+def _gradients(layers: Sequence[BaseTunerLayer]) -> list[tuple[nn.Parameter, bool]]:
+    return [(parameter, parameter.requires_grad) for layer in layers for parameter in layer.parameters()]
+
+
+def _activate(
+    layers: Sequence[BaseTunerLayer], names: Sequence[list[str]], gradients: Sequence[tuple[nn.Parameter, bool]]
+) -> None:
     # set_adapter([]) is refused by peft, so "no adapter at all" is the layer's own off switch; neither call may
     # touch requires_grad: the set of trained tensors is read from it.
-    grads = [(parameter, parameter.requires_grad) for parameter in layer.parameters()]
-    layer.enable_adapters(bool(names))
-    if names:
-        layer.set_adapter(names)
-    for parameter, requires_grad in grads:
+    for layer, wanted in zip(layers, names, strict=True):
+        if layer.disable_adapters is bool(wanted):
+            layer.enable_adapters(bool(wanted))
+        if wanted and layer.active_adapters != wanted:
+            layer.set_adapter(wanted)
+    for parameter, requires_grad in gradients:
         parameter.requires_grad_(requires_grad)
 
 

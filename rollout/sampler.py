@@ -59,15 +59,17 @@ def sample(
         rows = conditions if stride == 1 else conditions.take(range(0, len(x) * stride, stride))
         v = policy.velocity(x, sigma, rows)
         mean = transition_mean(x, v, transition.state_gain, transition.velocity_gain)
-        action = mean.repeat_interleave(stride // stride_next, dim=0)
+        action = _each(mean, stride // stride_next)
         if transition.std > 0.0:
             z = noise(transition.step)[::stride_next]
             action = action + transition.std * z
-            states.append(x.repeat_interleave(stride, dim=0))
-            actions.append(action.repeat_interleave(stride_next, dim=0))
-            noises.append(z.repeat_interleave(stride_next, dim=0))
-        shown = (action, stride_next) if transition.shows_action else (one_step_sample(x, v, transition.sigma), stride)
-        cleans.append(shown[0].repeat_interleave(shown[1], dim=0))
+            states.append(_each(x, stride))
+            actions.append(_each(action, stride_next))
+            noises.append(_each(z, stride_next))
+        if transition.shows_action:
+            cleans.append(_each(action, stride_next))
+        else:
+            cleans.append(_each(one_step_sample(x, v, transition.sigma), stride))
         x = action
         if transition.fresh > 0.0:
             x = transition.carry * action + transition.fresh * noise(environment(transition.step))[::stride_next]
@@ -89,6 +91,11 @@ def diversity(clean: Tensor) -> tuple[float, ...]:
     """
     spread: list[float] = (clean - clean.mean(0)).square().flatten(2).mean((0, 2)).sqrt().tolist()
     return tuple(spread)
+
+
+def _each(rows: Tensor, times: int) -> Tensor:
+    """Every row so many times, one after another."""
+    return rows if times == 1 else rows.repeat_interleave(times, dim=0)
 
 
 def _over_steps(tensors: list[Tensor], like: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ prometheus=$(need prometheus prometheus)
 alertmanager=$(need prometheus-alertmanager prometheus-alertmanager alertmanager)
 here=deploy/observability
 state=runs/.observe
-mkdir -p runs/.targets "$state"
+mkdir -p runs/.targets/ray "$state"
 
 trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
 "$alertmanager" --config.file=$here/alertmanager.yml --storage.path="$state/alertmanager" \

@@ -42,6 +42,7 @@ class Spec:
     unit: str = "short"  # Grafana's name of it
     alerts: Sequence[str] = ()  # whose runbook headings it links to
     limits: Sequence[tuple[float, str]] = ()  # from this value on, this colour; below the first one, green
+    decimals: int | None = None  # None: as many as Grafana finds right
     width: int = 8
     height: int = 8
 
@@ -72,6 +73,8 @@ def build(spec: Spec) -> stat.Panel | timeseries.Panel:
     """The panel of a spec."""
     panel = _stat(spec) if isinstance(spec, Stat) else _chart(spec)
     panel.title(spec.title).description(spec.description).datasource(SOURCE).unit(spec.unit)
+    if spec.decimals is not None:
+        panel.decimals(spec.decimals)
     panel.span(spec.width).height(spec.height).links([runbook_link(alert) for alert in spec.alerts])
     steps = [
         Threshold(value=None, color=GOOD),

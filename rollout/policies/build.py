@@ -32,7 +32,7 @@ class PolicySpec:
 
     folder: Path
     dtype: str = "float32"  # torch's name, of the network; the kernel is float32 always
-    device: str = "cpu"
+    device: str = "cpu"  # meta: shapes without weights, to see what fits together
     guidance: float = 1.0  # scale; 1 = none, but an input like any other where the network was distilled to take one
     max_sequence_length: int = 256  # text tokens, as in a call of the stock pipeline
     encoders_wait: bool = False  # text encoders stay on the CPU until they are placed
@@ -46,7 +46,11 @@ def pipeline_class(folder: Path) -> str:
     index = folder / "model_index.json"
     if not index.is_file():
         raise ValueError(f"expected a diffusers pipeline folder, found no {index}; change `model.path`")
-    name = str(json.loads(index.read_text()).get("_class_name"))
+    try:
+        declared = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{index}: not JSON: {error}; change `model.path`") from error
+    name = str(declared.get("_class_name")) if isinstance(declared, dict) else "no class"
     if name not in FAMILIES:
         raise ValueError(f"{index} declares {name}; supported are {', '.join(FAMILIES)}; change `model.path`")
     return name

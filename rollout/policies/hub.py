@@ -77,7 +77,8 @@ def _missing_in(folder: Path, part: str) -> list[str]:
     }
     if shards:
         return [f"{part}/{shard}" for shard in sorted(shards) if not (folder / part / shard).is_file()]
-    if (folder / part / "config.json").is_file() and not any((folder / part).glob("*.safetensors")):
+    weights = any(any((folder / part).glob(name)) for name in ("*.safetensors", "*.bin"))
+    if (folder / part / "config.json").is_file() and not weights:
         return [f"{part}/*.safetensors"]
     return []
 

@@ -11,13 +11,18 @@ from rollout.policies.build import pipeline_class
 Arguments = Mapping[str, object]
 
 
+def takes_guidance(folder: Path) -> bool:
+    """Whether guidance is an input of the folder's network."""
+    config = json.loads((folder / "transformer" / "config.json").read_text())
+    return bool(config.get("guidance_embeds"))
+
+
 def _guidance_scale(folder: Path, num_steps: int, guidance: float) -> Arguments:
     return {"guidance_scale": guidance}
 
 
 def _flux1(folder: Path, num_steps: int, guidance: float) -> Arguments:
-    config = json.loads((folder / "transformer" / "config.json").read_text())
-    if config["guidance_embeds"] or guidance == 1.0:
+    if takes_guidance(folder) or guidance == 1.0:
         return {"guidance_scale": guidance}
     return {"true_cfg_scale": guidance, "negative_prompt": ""}
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny, DiffusionPipeline, SchedulerMixin
@@ -35,16 +36,20 @@ TEXT_ENCODER = "text_encoder"
 
 def open_pipeline(pipeline_class: type[DiffusionPipeline], spec: PolicySpec) -> DiffusionPipeline:
     """The folder's pipeline with its base adapter, every part frozen and in evaluation mode, without touching any hub.
-    Components that it declares absent are passed as None, for diffusers takes a missing one for a broken folder.
+    Components that it declares absent are passed as None, for diffusers takes a missing one for a broken folder. On the
+    meta device parts have shapes and no weights, and there are no text encoders: what fits together is all it can tell.
     """
     index = json.loads((spec.folder / "model_index.json").read_text())
-    absent = {name: None for name, value in index.items() if isinstance(value, list) and value[0] is None}
+    parts = {name: value for name, value in index.items() if isinstance(value, list)}
+    given = {name: None for name, (library, _) in parts.items() if library is None}
+    if spec.device == "meta":
+        configs = {name: spec.folder / name / "config.json" for name in parts}  # tokenizers and schedulers have others
+        given |= {n: _hollow(config, *parts[n]) for n, config in configs.items() if config.is_file()}
     pipeline = pipeline_class.from_pretrained(
-        spec.folder, dtype=getattr(torch, spec.dtype), local_files_only=True, **absent
+        spec.folder, dtype=getattr(torch, spec.dtype), local_files_only=True, **given
     )
     if spec.base_adapter is not None:
-        file = _adapter_file(spec.base_adapter, "model.base_adapter")
-        pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=BASE_ADAPTER)
+        _load_base_adapter(pipeline, spec.base_adapter)
     if spec.tiled_decoding:
         pipeline.vae.enable_tiling()
     for name, part in pipeline.components.items():
@@ -52,6 +57,23 @@ def open_pipeline(pipeline_class: type[DiffusionPipeline], spec: PolicySpec) -> 
             part.requires_grad_(False).eval()
             part.to("cpu" if name.startswith(TEXT_ENCODER) and spec.encoders_wait else spec.device)
     return pipeline
+
+
+def _hollow(config: Path, library: str, name: str) -> nn.Module | None:
+    """A network of diffusers' with the shapes of its configuration; None in the place of transformers' networks."""
+    if library != "diffusers":
+        return None
+    with torch.device("meta"):
+        network: nn.Module = getattr(diffusers, name).from_config(json.loads(config.read_text()))
+    return network
+
+
+def _load_base_adapter(pipeline: DiffusionPipeline, source: Path) -> None:
+    file = _adapter_file(source, "model.base_adapter")
+    try:
+        pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=BASE_ADAPTER)
+    except RuntimeError as error:  # torch's word for shapes that differ
+        raise ValueError(f"the adapter {file} does not fit: {error}; change `model.base_adapter`") from error
 
 
 def place_text_encoders(pipeline: DiffusionPipeline, device: torch.device | None) -> None:

@@ -1,7 +1,8 @@
 """`tafs bench`: how far sampling, decoding, scoring and updating are above their floor.
 
-The floor of a phase is the time of its pure network, decoder or scorer calls on the same shapes. Prompts are encoded
-once in a run, so that the text encoders belong to no phase.
+The floor of a phase is the time of its pure network, decoder or scorer calls: for sampling and updates those that the
+network was really called with, noted and made again, the KL's reference calls among them. Prompts are encoded once in a
+run, so that the text encoders belong to no phase.
 Both are timed in turns, repetition by repetition, so that whatever else the machine does meets both alike.
 """
 
@@ -16,20 +17,22 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from learner.ranks import Alone
-from learner.update import Learner
+from rollout.branching import strides
 from rollout.kernel import Transition
 from rollout.lora import MergedAdapter
-from rollout.policy import Conditions, Policy, conditions_of
-from rollout.process import num_images, process_of
+from rollout.policy import Policy
+from rollout.process import image_strides, num_images, process_of
 from rollout.prompts import PromptOrder, load_prompts
-from rollout.sampler import Drawn, named_noise, sample
+from rollout.sampler import Drawn
 from rollout.types import Prompt, RolloutGroup, ScoredGroup, StepRewards, WeightsVersion
+from services.cli.noted_calls import make_again, noted_calls
 from services.config import RunConfig
 from services.data.codec import decode_images, encode_images
 from services.fleet.build import build_learner, build_policy, build_rewards, use_threads
-from services.fleet.groups import decode_images_of
+from services.fleet.groups import decode_images_of, draw_group
 
 REPETITIONS = 7
 NO_VERSION = WeightsVersion(version=0, update=0, lineage=0, digest="")
@@ -61,13 +64,12 @@ class Bench:
         learner = build_learner(self._config, build_policy(self._config), Alone())
         if self._config.fleet.merge_adapter:
             MergedAdapter(policy.network).refresh()
-        drawn, conditions = self._draw(policy, 0)
-        groups = self.scored_groups(policy)
+        drawn, groups = self._draw(policy, 0), self.scored_groups(policy)
         return (
-            Phase("sample", "group", lambda: self._draw(policy, 0), lambda: self._calls(policy, drawn, conditions)),
+            _with_network("sample", "group", policy.network, lambda: self._draw(policy, 0)),
             Phase("decode", "group", lambda: self._decode(policy, drawn), lambda: self._decoder_calls(policy, drawn)),
             self._scoring(policy, drawn),
-            Phase("update", "update", lambda: learner.update(groups, guard=False), lambda: _pure(learner, groups)),
+            _with_network("update", "update", learner.policy.network, lambda: learner.update(groups, guard=False)),
         )
 
     def scored_groups(self, policy: Policy) -> list[ScoredGroup]:
@@ -76,39 +78,33 @@ class Bench:
 
     def draw_and_decode(self, policy: Policy) -> list[bytes]:
         """A group's images, encoded for their way to the rewards."""
-        return self._decode(policy, self._draw(policy, 0)[0])
+        return self._decode(policy, self._draw(policy, 0))
 
     def _prompt(self, ordinal: int) -> Prompt:
         return self._order.at(ordinal)
 
-    def _draw(self, policy: Policy, ordinal: int) -> tuple[Drawn, Conditions]:
-        samples = range(self._config.sampling.samples_per_group)
-        conditions = conditions_of(policy, self._prompt(ordinal)).take([0] * len(samples))
-        noise = named_noise(policy, self._behaviour, self._config.seed, ordinal, samples)
-        return sample(policy, conditions, self._process, noise, self._behaviour.branching), conditions
-
-    @torch.no_grad()
-    def _calls(self, policy: Policy, drawn: Drawn, conditions: Conditions) -> None:
-        x = drawn.trajectory.states[:, 0]
-        for transition in self._process:
-            policy.velocity(x, torch.full((len(x),), transition.sigma, device=x.device), conditions)
-
-    def _flat(self, drawn: Drawn) -> torch.Tensor:
-        return drawn.clean[:, self._steps].flatten(0, 1)
+    def _draw(self, policy: Policy, ordinal: int) -> Drawn:
+        samples = self._config.sampling.samples_per_group
+        return draw_group(policy, self._prompt(ordinal), self._behaviour, samples, self._config.seed, ordinal)
 
     def _decode(self, policy: Policy, drawn: Drawn) -> list[bytes]:
         batch = self._config.model.decode_batch
         return encode_images(decode_images_of(policy, drawn, self._behaviour, self._steps, batch))
 
     def _decoder_calls(self, policy: Policy, drawn: Drawn) -> None:
-        flat = self._flat(drawn)
-        for latents in torch.split(flat, self._config.model.decode_batch or len(flat)):
-            policy.decode(latents)
+        samples, last = drawn.clean.shape[0], drawn.clean.shape[1] - 1
+        shared = image_strides(self._process, strides(self._behaviour.branching, samples, self._behaviour.num_steps))
+        early = [drawn.clean[:: shared[step], step] for step in self._steps if step < last]
+        final = [drawn.clean[:, last]] if last in self._steps else []
+        for decode, parts in ((policy.preview, early), (policy.decode, final)):
+            rows = sum(len(part) for part in parts)
+            for latents in torch.split(torch.cat(parts), self._config.model.decode_batch or rows) if parts else ():
+                decode(latents)
 
     def _scoring(self, policy: Policy, drawn: Drawn) -> Phase:
         blobs, prompt = self._decode(policy, drawn), self._prompt(0)
         rewards = [entry.reward for entry in build_rewards(self._config)]
-        pixels = policy.decode(self._flat(drawn)).numpy()
+        pixels = policy.decode(drawn.clean[:, self._steps].flatten(0, 1)).numpy()
         texts, metadata = [prompt.text] * len(pixels), [prompt.metadata] * len(pixels)
 
         def taken() -> None:
@@ -119,7 +115,7 @@ class Bench:
         return Phase("score", "group", taken, lambda: [reward(pixels, texts, metadata) for reward in rewards])
 
     def _scored(self, policy: Policy, ordinal: int) -> ScoredGroup:
-        drawn, _ = self._draw(policy, ordinal)
+        drawn = self._draw(policy, ordinal)
         shape = (len(drawn.clean), num_images(self._process))
         numbers, scored = np.random.default_rng(ordinal), np.ones(shape[1], dtype=bool)
         rewards = tuple(
@@ -139,15 +135,10 @@ class Bench:
         return ScoredGroup(group=group, rewards=rewards)
 
 
-def _pure(learner: Learner, groups: Sequence[ScoredGroup]) -> None:
-    """Forward and backward of the update's network calls, and nothing else."""
-    size = learner.spec.micro_batch
-    states = torch.cat([group.group.trajectory.states.flatten(0, 1) for group in groups])
-    conditions = conditions_of(learner.policy, groups[0].group.prompt).take([0] * size)
-    for x in torch.split(states, size):
-        sigma = torch.full((len(x),), 0.5, device=x.device)
-        learner.policy.velocity(x, sigma, conditions.take(range(len(x)))).sum().backward()  # type: ignore[no-untyped-call]
-    learner.optimizer.zero_grad()
+def _with_network(name: str, unit: str, network: nn.Module, taken: Callable[[], object]) -> Phase:
+    """A phase whose floor are the network calls that it makes."""
+    calls = noted_calls(network, taken)
+    return Phase(name, unit, taken, lambda: make_again(network, calls))
 
 
 def bench_run(config: RunConfig) -> None:

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from rollout.lora import attach_adapter
 from rollout.policies.build import PolicySpec, load_policy, pipeline_class
 from rollout.policies.hub import local_folder
-from rollout.policies.serving import stock_arguments
+from rollout.policies.serving import stock_arguments, takes_guidance
 from rollout.policy import Policy
 from rollout.trained import trained_tensors
 from services.errors import ConfigError
@@ -26,8 +26,8 @@ GIB = 2**30
 
 
 def inspect_model(model: Path, num_steps: int, height: int, width: int, rank: int) -> Iterator[str]:
-    """Lines about family, latents, native grid, parameters, memory and adapter of a pipeline folder, or of the newest
-    commit of `hub:owner/name`. The network is loaded in bfloat16. ConfigError for a folder, a size or a number of steps
+    """Lines about family, guidance, latents, native grid, parameters, memory and adapter of a pipeline folder, or of
+    the newest commit of `hub:owner/name`. No weights are loaded. ConfigError for a folder, a size or a number of steps
     that the family does not know.
     """
     try:
@@ -35,18 +35,30 @@ def inspect_model(model: Path, num_steps: int, height: int, width: int, rank: in
         if folder != model:
             yield f"commit      {folder.name}, for `model.revision`"
         family = pipeline_class(folder)
-        policy = load_policy(PolicySpec(folder=folder, dtype="bfloat16"))
+        policy = load_policy(PolicySpec(folder=folder, device="meta"))
         latents = tuple(policy.initial_latents([0], height, width).shape[1:])
         sigmas = policy.sigmas(num_steps, height, width)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     arguments = ", ".join(f"{name}={value!r}" for name, value in stock_arguments(folder, num_steps, 1.0).items())
     yield f"family      {family}; unguided, stock is called with {arguments}"
+    yield f"guidance    {_guidance(folder)}"
     shape = " x ".join(map(str, latents))
     yield f"latents     {shape} ({math.prod(latents):,} dimensions) for {width} x {height} pixels"
     yield f"schedule    {num_steps} steps: [{', '.join(f'{sigma:.6g}' for sigma in sigmas)}]"
     yield from _parameter_lines(folder)
     yield from _adapter_lines(policy, rank)
+
+
+def _guidance(folder: Path) -> str:
+    """What `sampling.guidance` does."""
+    if takes_guidance(folder):
+        return "an input of the network, at the scale of its stock pipeline's calls"
+    try:
+        load_policy(PolicySpec(folder=folder, device="meta", guidance=2.0))
+    except ValueError:
+        return "none, for it is distilled"
+    return "classifier-free above 1, at twice the work"
 
 
 def _parameter_lines(folder: Path) -> Iterator[str]:

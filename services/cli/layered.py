@@ -30,7 +30,7 @@ def read_values(path: Path, what: str, below: tuple[Path, ...] = ()) -> dict[str
         raise ConfigError(f"{below[-1]}: its `base` comes back to itself: {' -> '.join(map(str, (*below, path)))}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected keys and values, found {type(values).__name__}")

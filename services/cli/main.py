@@ -60,13 +60,15 @@ def check(
     """Check everything that can be known before a start; say what would run where and what memory it would take."""
     from services.cli.plan import given_pace, nodes_of, plan_lines
     from services.cli.run_file import load_run_file
+    from services.fleet.build import check_policy
     from services.fleet.preflight import check_inputs
     from services.fleet.surroundings import check_surroundings
 
     config = load_run_file(run_file, overrides or ())
     paced = given_pace(config, latency)
     planned = plan_lines(config, nodes_of(node or ()))
-    for line in (*check_inputs(config, here=not node), *check_surroundings(config), *planned, *paced):
+    inputs = check_inputs(config, here=not node)
+    for line in (*inputs, check_policy(config), *check_surroundings(config), *planned, *paced):
         typer.echo(line)
 
 

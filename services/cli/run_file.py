@@ -54,17 +54,25 @@ def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals:
         raise ConfigError(f"override {override!r}: expected dotted.key=value, e.g. learning.updates=50")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not YAML: {error}") from error
     *parents, last = key.split(".")
     place: Any = values
     for part in parents:
-        place = place[int(part)] if isinstance(place, list) and part.isdigit() else place.setdefault(part, {})
+        place = place[_number(place, part, override)] if isinstance(place, list) else place.setdefault(part, {})
         if not isinstance(place, dict | list):
             raise ConfigError(f"override {override!r}: {part} is not a block")
-    value = yaml.safe_load(text)
-    if isinstance(place, list):
-        place[int(last)] = value
-    else:
-        place[last] = value
+    place[_number(place, last, override) if isinstance(place, list) else last] = value
+
+
+def _number(entries: Sequence[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(entries):
+        raise ConfigError(
+            f"override {override!r}: expected the number of one of {len(entries)} entries, from 0, found {part!r}"
+        )
+    return int(part)
 
 
 def _sentence(kind: type[BaseModel], path: Path, item: ErrorDetails) -> str:

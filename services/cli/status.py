@@ -37,7 +37,7 @@ def show_status(folder: Path, console: Console) -> None:
     """Print where the run stands. ConfigError where the folder is not that of a run with an update."""
     if not (folder / "status.json").is_file():
         raise ConfigError(f"expected a run folder with a finished update, found no {folder / 'status.json'}")
-    console.print(tables(Look(folder)(), None, 0))
+    console.print(tables(Look(folder)(), None, console.width))
 
 
 def watch_status(

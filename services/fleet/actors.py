@@ -74,17 +74,18 @@ class Host:
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
+def ray_session() -> Iterator[tuple[str, ...]]:
     """Connect to the cluster that RAY_ADDRESS names, or run a private one on this machine for the time of the context.
 
-    The private cluster asks for a token that nobody else knows; nothing is written into the home folder.
+    The private cluster asks for a token that nobody else knows; nothing is written into the home folder. Its own
+    metrics are at the addresses (host:port) that the context gives; a cluster of somebody else's is watched by them.
     """
     if os.environ.get("RAY_ADDRESS"):
         import ray
 
         ray.init(address="auto", logging_level="warning", log_to_driver=False)
         try:
-            yield
+            yield ()
         finally:
             ray.shutdown()
         return
@@ -113,7 +114,7 @@ def ray_session() -> Iterator[None]:
                 if "timed out during startup" not in str(error) or attempt == START_ATTEMPTS - 1:
                     raise
                 ray.shutdown()
-        yield
+        yield tuple(f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in ray.nodes())
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)

@@ -26,9 +26,10 @@ from rollout.policy import Policy
 from rollout.prompt_cache import MEMORY_LIMIT, OnceEncodingPolicy, PromptCache, PromptFiles, encoders_digest
 from rollout.prompts import load_prompts
 from rollout.seeding import named_seed
-from rollout.trained import digest_tensors, train_everything
+from rollout.trained import digest_tensors, train_everything, trained_tensors
 from rollout.types import Behaviour
 from services.config import RunConfig
+from services.errors import ConfigError
 from services.fleet.model_folder import model_folder
 from services.model_config import ModelConfig
 from services.reward_config import RewardConfig
@@ -87,6 +88,21 @@ def build_policy(config: RunConfig, prompts: Iterable[str] | None = None) -> Pol
     if model.init_adapter is not None:
         policy.load_adapter(model.init_adapter)
     return _arranged(policy, model)
+
+
+def check_policy(config: RunConfig) -> str:
+    """A sentence about the policy that `build_policy` would build, from shapes alone: no weights are loaded.
+
+    ConfigError for guidance, sizes, grids, targets and adapters that do not fit the model.
+    """
+    bare = {"device": "meta", "prompt_cache": None, "text_encoders": "keep", "compile": False}
+    try:
+        policy = build_policy(config.model_copy(update={"model": config.model.model_copy(update=bare)}))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    latents = " x ".join(map(str, policy.initial_latents([0], config.sampling.height, config.sampling.width).shape[1:]))
+    trained = sum(tensor.numel() for tensor in trained_tensors(policy.network).values())
+    return f"policy: latents {latents}, {trained:,} trained parameters"
 
 
 def check_sizes(policy: Policy, sampling: SamplingConfig) -> None:

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from services.errors import RewardFailed
 from services.fleet.actors import Worker, failure, finished, node_address, results
 from services.fleet.lifecycle import Life, Limits, Seen, State, advance, restarted
 from services.fleet.placement import Needs
+from services.fleet.supervisor import limits_of
 from services.judge_config import SERVED, JudgeConfig
 
 STOP_TIMEOUT_S = 60.0
@@ -143,17 +144,7 @@ def served_judges(config: RunConfig, folder: Path, note: Callable[[str], None]) 
 
 def _limits(judge: JudgeConfig, watch: SupervisionConfig) -> Limits:
     """Of a worker without a heart: it is told dead by Ray, or by itself."""
-    return Limits(
-        suspect_s=watch.suspect_after_s,
-        dead_s=watch.dead_after_s,
-        start_s=judge.ready_s + START_MARGIN_S,
-        hang_s=watch.hang_timeout_s,
-        drain_s=watch.drain_timeout_s,
-        restarts=watch.restarts,
-        window_s=watch.restart_window_s,
-        backoff_s=watch.backoff_s,
-        backoff_max_s=watch.backoff_max_s,
-    )
+    return replace(limits_of(watch), start_s=judge.ready_s + START_MARGIN_S)
 
 
 def with_addresses(config: RunConfig, urls: Mapping[str, str]) -> RunConfig:

@@ -41,7 +41,7 @@ from services.fleet.messages import Progress
 from services.fleet.model_folder import model_folder, model_name
 from services.fleet.preflight import check_inputs, check_places, check_reach, check_room
 from services.fleet.recorder import SCRAPE_TIMEOUT_S, Recorder, compose_run_strips
-from services.fleet.run_folder import checkpoints_of, config_digest, owned, recorded_commit
+from services.fleet.run_folder import checkpoints_of, config_digest, owned, recorded_provenance
 from services.fleet.session import Session
 from services.fleet.stop import StopSign
 from services.fleet.watch import BEST_FOLDER, build_watch
@@ -74,7 +74,7 @@ def train(config: RunConfig, *, fresh: bool, console: Console, lines: JsonLines 
         exporter = connect(config.fleet.redis_users.url_of("exporter", url))
         scraped = Queue(impatient(exporter, SCRAPE_TIMEOUT_S), config.name)
         recorder = stack.enter_context(Recorder(config, folder, queue, scraped, console, lines))
-        stack.enter_context(ray_session())
+        recorder.watch_ray(stack.enter_context(ray_session()))
         stop.arm()  # Ray takes SIGTERM for itself when it starts
         check_reach(config, cluster_nodes())
         if config.fleet.room_timeout_s == 0.0:
@@ -272,6 +272,6 @@ def model_card(config: RunConfig, folder: Path, progress: Progress, figures: lis
             images=progress.images_total,
             evaluations=tuple(figures),
             prompt=load_prompts(config.sampling.prompts)[0].text,
-            commit=recorded_commit(folder),
+            commit=recorded_provenance(folder)["commit"],
         )
     )

@@ -13,6 +13,7 @@ from rewards.build import build_held_out, look_at
 from rewards.judge import build_judge
 from rewards.reward import MissingModelError, RewardError, check_metadata
 from rollout.policies.build import TAKE_REFERENCES, pipeline_class
+from rollout.policies.hub import missing_files
 from rollout.prompts import load_prompts
 from rollout.references import open_reference
 from rollout.types import Prompt
@@ -31,14 +32,17 @@ def check_inputs(config: RunConfig, *, here: bool = True) -> list[str]:
     """
     try:
         folder = model_folder(config.model)
-        found = [f"model: {pipeline_class(folder)} at {folder}"]
+        family = pipeline_class(folder)
+        if absent := missing_files(folder):
+            raise ValueError(f"expected a whole pipeline, found no {folder / absent[0]}; change `model.path`")
+        found = [f"model: {family} at {folder}"]
         prompts = load_prompts(config.sampling.prompts)
         found.append(f"prompts: {len(prompts)} in {config.sampling.prompts}")
-        _check_references(config.sampling.prompts, prompts, pipeline_class(folder))
+        _check_references(config.sampling.prompts, prompts, family)
         found += _check_rewards(config, prompts)
         if config.evaluation is not None:
             held_out = load_prompts(config.evaluation.prompts)
-            _check_references(config.evaluation.prompts, held_out, pipeline_class(folder))
+            _check_references(config.evaluation.prompts, held_out, family)
             _require_targets(config, held_out)
             build_judge()
             found.append(f"evaluation: {len(held_out)} prompts, judge ready")

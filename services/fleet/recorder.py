@@ -18,8 +18,8 @@ from services.data.ledger import QueueStatistics
 from services.data.queue import Queue
 from services.errors import QueueError, ServerUnavailable
 from services.fleet.messages import Strip
-from services.fleet.run_folder import recorded_commit
-from services.observe.endpoint import announce, serve
+from services.fleet.run_folder import recorded_provenance
+from services.observe.endpoint import RAY_TARGETS, announce, serve
 from services.observe.events import EventLog
 from services.observe.hacking import Look, Verdict
 from services.observe.history import HistoryWriter, UpdateRecord, read_history
@@ -71,6 +71,7 @@ class Recorder:
         self._metrics = RunMetrics(config.name, run_facts(config, folder), lambda: queue_figures(scraped))
         self._endpoint = serve(self._metrics, port=config.fleet.metrics_port, host=config.fleet.metrics_host)
         self._target = announce(config.runs, config.name, self._endpoint.address)
+        self._ray_target: Path | None = None
         self._events = EventLog(folder)
         self._last = behind[-1] if behind else None
         self._counted: QueueStatistics | None = None
@@ -93,13 +94,21 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._view.__exit__(kind, error, trace)
-        self.tell("end", "The run ends." if error is None else f"The run ends: {type(error).__name__}: {error}")
+        wanted = error is None or isinstance(error, KeyboardInterrupt)  # the second signal: somebody is there
+        self.tell("end", "The run ends." if wanted else f"The run ends: {type(error).__name__}: {error}")
         self._events.close()
         self._history.close()
         self._scalars.close()
         self._endpoint.close()
-        if error is None:  # else Prometheus goes on asking, finds nobody and says so
+        if self._ray_target is not None:  # it ends with the run, however that ends
+            self._ray_target.unlink(missing_ok=True)
+        if wanted:  # else Prometheus goes on asking, finds nobody and says so
             self._target.unlink(missing_ok=True)
+
+    def watch_ray(self, addresses: Sequence[str]) -> None:
+        """Tell Prometheus where the metrics of the run's private Ray are; nothing without one."""
+        if addresses:
+            self._ray_target = announce(self._config.runs, self._config.name, *addresses, targets=RAY_TARGETS)
 
     def enter(self, state: RunState) -> None:
         """The run is in this state now."""
@@ -137,7 +146,7 @@ class Recorder:
         if self._lines is not None:
             self._lines.tell_update(record, self._config.learning.updates, journeys)
         self._scalars.write(record)
-        self._metrics.observe(record)
+        self._metrics.observe(record, journeys)
         figures = self._statistics()
         for kind, text in losses(self._counted, figures):
             self.tell(kind, text)
@@ -197,13 +206,16 @@ def compose_run_strips(config: RunConfig, folder: Path) -> None:
 
 def run_facts(config: RunConfig, folder: Path) -> RunFacts:
     """What the metrics endpoint says of a run from its start."""
+    made = recorded_provenance(folder)
     return RunFacts(
         started=time.time(),
+        began=made["began"],
         planned_updates=config.learning.updates,
-        commit=recorded_commit(folder),
+        commit=made["commit"],
         model=config.model.path.name,
         advantage=config.learning.advantage.mode,
         max_staleness=config.fleet.max_staleness,
+        max_payload_bytes=config.fleet.max_payload_bytes or 0,
     )
 
 
@@ -256,6 +268,7 @@ def queue_figures(queue: Queue) -> QueueFigures | None:
         consumed=now.consumed,
         dead=now.dead,
         duplicates=now.duplicates,
+        payload_bytes=now.payload_bytes,
         in_flight=now.in_flight,
         memory_used_bytes=None if memory is None else memory.used_bytes,
         memory_limit_bytes=0 if memory is None else memory.limit_bytes,

@@ -53,10 +53,12 @@ def _settle(config: RunConfig, folder: Path) -> None:
     resolved = config.model_dump(mode="json")
     inputs = input_digests(config)
     path = folder / "config.yaml"
+    began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     if path.exists():
-        before = yaml.safe_load(path.read_text())
+        before, made = yaml.safe_load(path.read_text()), json.loads((folder / "run.json").read_text())
+        began = made.get("began", began)  # folders of earlier releases lack it
         changes = difference(_compared(before), _compared(resolved))
-        changes += difference(json.loads((folder / "run.json").read_text())["inputs"], inputs)
+        changes += difference(made["inputs"], inputs)
         if changes:
             raise ConfigError(
                 f"run {config.name!r} was started with another configuration:\n  "
@@ -64,7 +66,7 @@ def _settle(config: RunConfig, folder: Path) -> None:
                 + "\nuse another `name`, undo the change, or start anew with --fresh"
             )
     path.write_text(yaml.safe_dump(resolved, sort_keys=False))
-    (folder / "run.json").write_text(json.dumps({"inputs": inputs, **provenance()}, indent=1))
+    (folder / "run.json").write_text(json.dumps({"began": began, "inputs": inputs, **provenance()}, indent=1))
 
 
 def _set_aside(config: RunConfig, mark: str) -> None:
@@ -97,9 +99,10 @@ def recorded_config(folder: Path) -> RunConfig:
     return config
 
 
-def recorded_commit(folder: Path) -> str:
-    """The commit that the folder's last start ran, from its run.json."""
-    return str(json.loads((folder / "run.json").read_text())["commit"])
+def recorded_provenance(folder: Path) -> dict[str, Any]:
+    """The folder's run.json: when its first start was, and what its last start ran."""
+    made: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    return made
 
 
 def config_digest(config: RunConfig) -> str:

@@ -12,11 +12,17 @@ from rollout.types import RolloutGroup, ScoredGroup, StepRewards
 from services.config import RunConfig
 from services.data.codec import decode_trajectory
 from services.data.wire import ScoredEntry
+from services.errors import BlobCorrupt
 
 
 def scored_group(entry: ScoredEntry, latents: Sequence[bytes], config: RunConfig) -> ScoredGroup:
-    """The group of an entry. latents: its payloads, one per sample. BlobCorrupt where they are not what it says."""
-    group = entry.group
+    """The group of an entry. latents: its payloads, one per sample. BlobCorrupt where they are not what it says, or
+    where a sample is missing: an incomplete group is never trained.
+    """
+    group, samples = entry.group, config.sampling.samples_per_group
+    found = {"latents": len(latents)} | {column.name: len(column.values) for column in entry.rewards}
+    if set(found.values()) != {samples}:
+        raise BlobCorrupt(f"group {group.ordinal}: expected {samples} samples, found {found}")
     rewards = tuple(column.to_rewards() for column in entry.rewards)
     if config.learning.advantage.shuffle_rewards:
         rewards = shuffled(rewards, config.seed, group.ordinal)

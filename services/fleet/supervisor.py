@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from services.config import FleetConfig, RoleConfig, SupervisionConfig
-from services.errors import LearnerLost, WorkerFailed
+from services.errors import ConfigError, LearnerLost, WorkerFailed
 from services.fleet.actors import Worker, deaths, failure, finished, results
 from services.fleet.heartbeat import Beat, Hearts
 from services.fleet.lifecycle import (
@@ -196,7 +196,9 @@ class Supervisor:
         self._working = False
 
     def tick(self) -> None:
-        """Look after everybody. Raises LearnerLost once when the learner is over, WorkerFailed when the run is."""
+        """Look after everybody. Raises LearnerLost once when the learner is over, WorkerFailed when the run is, and
+        what a worker said that cannot be built, ConfigError where a setting is the cause.
+        """
         self._now = time.monotonic()
         if self._now - self._looked < LOOK_EVERY_S:
             return
@@ -303,7 +305,7 @@ class Supervisor:
             error = failure(member.building)
             if error is not None:
                 if not self._working and not member.life.incarnation and not isinstance(error, WorkerFailed):
-                    raise error  # the worker said no from the start: doing it again ends the same way
+                    raise _said(error)  # the worker said no from the start: doing it again ends the same way
                 return f"{type(error).__name__}: {error}"
             member.building = None
             if self._working and member.role != "learner" and member.life.state is State.STARTING:
@@ -410,3 +412,8 @@ def _stacks_of(reference: Any, answered: Iterable[Any]) -> str:  # noqa: ANN401 
 
 def _reasons(lives: Sequence[Life]) -> str:
     return "last ends: " + "; ".join(life.reason for life in lives if life.reason)
+
+
+def _said(error: Exception) -> Exception:
+    """What a worker said that could not be built; a plain ValueError is the user's mistake, in one sentence."""
+    return ConfigError(str(error)) if type(error) is ValueError else error

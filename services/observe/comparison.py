@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from services.observe import plots, series
+from services.observe import plots, series, words
 from services.observe.headline import interval_text, metric_title, sampler_title, value_text
 from services.observe.history import ReportFigures
 from services.observe.page import Head, Section, render_page
@@ -134,15 +134,22 @@ def _learning(columns: Mapping[str, Columns]) -> str:
     def mean(values: Mapping[int, float]) -> float:
         return float(np.mean(list(values.values()))) if values else np.nan
 
+    all_steps = "; mean of the steps"
     charts = (
-        ("gradient", "Gradient norm before clipping", "gradient norm", every(lambda f: f.grad_norm)),
-        ("clip", "Clipped share of transitions", "share", every(lambda f: f.clip_fraction)),
-        ("drift", "Drift from the behaviour policy, mean of the steps", "drift in std", every(lambda f: mean(f.drift))),
-        ("advantage", "Standard deviation of the advantages, mean", "std", every(lambda f: mean(f.advantage_std))),
-        ("kl", "KL to the reference policy", "KL", every(lambda f: f.kl)),
-        ("rate", "Learning rate", "learning rate", every(lambda f: f.rate)),
+        ("gradient", "Gradient norm", "norm", words.GRADIENT, every(lambda f: f.grad_norm)),
+        ("clip", "Clipped pairs", "share", words.CLIPPED, every(lambda f: f.clip_fraction)),
+        ("drift", f"Drift{all_steps}", "standard deviations", words.DRIFT, every(lambda f: mean(f.drift))),
+        (
+            "advantage",
+            f"Advantages{all_steps}",
+            "standard deviation",
+            words.ADVANTAGES,
+            every(lambda f: mean(f.advantage_std)),
+        ),
+        ("kl", "Divergence from the reference", "KL", words.DIVERGENCE, every(lambda f: f.kl)),
+        ("rate", "Learning rate", "rate", words.RATE, every(lambda f: f.rate)),
     )
-    cards = [_overlay(name, title, "update", y_label, curves) for name, title, y_label, curves in charts]
+    cards = [_overlay(name, title, "update", y, curves, caption=caption) for name, title, y, caption, curves in charts]
     return run_legend(columns) + f'<div class="grid">{"".join(cards)}</div>'
 
 
@@ -150,8 +157,8 @@ def _system(columns: Mapping[str, Columns]) -> str:
     speed = {run: (c.updates, series.images_per_second(c.records)) for run, c in columns.items()}
     ages = {run: (c.updates, series.mean_staleness(c.records)) for run, c in columns.items()}
     cards = [
-        _overlay("speed", "Throughput", "update", "images per second", speed),
-        _overlay("age", "Staleness of groups", "update", "mean in updates", ages),
+        _overlay("speed", "Throughput", "update", "images per second", speed, caption=words.THROUGHPUT),
+        _overlay("age", "Staleness of groups", "update", "mean in updates", ages, caption=words.STALENESS),
     ]
     return run_legend(columns) + f'<div class="grid">{"".join(cards)}</div>' + _phases(columns)
 
@@ -168,14 +175,23 @@ def _phases(columns: Mapping[str, Columns]) -> str:
     parts = list(dict.fromkeys(part for shares in rows.values() for part in shares))
     below = legend([(part.replace("_", " "), f"--category-{category(number)}") for number, part in enumerate(parts)])
     drawing = plots.share_rows("phases", rows, x_label="share of the learner’s time")
-    return f'<div class="grid wide">{chart("The learner’s time", drawing, below=below)}</div>'
+    return f'<div class="grid wide">{chart("The learner’s time", drawing, caption=words.PHASES, below=below)}</div>'
 
 
-def _overlay(name: str, title: str, x_label: str, y_label: str, curves: Mapping[str, tuple[Column, Column]]) -> str:
+def _overlay(
+    name: str,
+    title: str,
+    x_label: str,
+    y_label: str,
+    curves: Mapping[str, tuple[Column, Column]],
+    *,
+    caption: str = "",
+) -> str:
     """A chart, or nothing where no run has the figure or all are 0 throughout. curves: x and y by run."""
     if not any(np.isfinite(y).any() and np.nan_to_num(y).any() for _, y in curves.values()):
         return ""
-    return chart(title, plots.run_curves(name, list(curves.values()), x_label=x_label, y_label=y_label))
+    drawing = plots.run_curves(name, list(curves.values()), x_label=x_label, y_label=y_label)
+    return chart(title, drawing, caption=caption)
 
 
 def _pictures(runs: Mapping[str, RunContents]) -> str:

@@ -14,6 +14,8 @@ from prometheus_client.registry import Collector
 
 TARGETS = ".targets"
 """Folder beside the run folders with one file per run that should be alive, for Prometheus' file_sd_configs."""
+RAY_TARGETS = f"{TARGETS}/ray"
+"""The same of the private Ray of each run."""
 
 
 class Endpoint:
@@ -71,14 +73,14 @@ def serve(metrics: Collector, *, port: int = 0, host: str = "127.0.0.1") -> Endp
     return Endpoint(server, thread)
 
 
-def announce(runs: Path, run: str, address: str) -> Path:
-    """Tell Prometheus to scrape the run at `address` (host:port); the file that says so. Remove it where the run ends
+def announce(runs: Path, run: str, *addresses: str, targets: str = TARGETS) -> Path:
+    """Tell Prometheus to scrape the run at `addresses` (host:port); the file that says so. Remove it where the run ends
     as it should: a target that stays and does not answer is a run that died.
     """
-    folder = runs / TARGETS
+    folder = runs / targets
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{run}.json"
     part = folder / f"{run}.part"
-    part.write_text(json.dumps([{"targets": [address], "labels": {"run": run}}]))
+    part.write_text(json.dumps([{"targets": addresses, "labels": {"run": run}}]))
     part.replace(file)
     return file

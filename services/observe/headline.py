@@ -83,7 +83,7 @@ def _figure(evaluation: Evaluation | None, when: str) -> str:
 
 def _intervals(before: Evaluation | None, after: Evaluation | None) -> str:
     texts = [f"{entry.when} {interval_text(entry)}" for entry in (before, after) if entry]
-    return "95 %: " + ", ".join(texts)
+    return "95 % intervals: " + ", ".join(texts)
 
 
 def _drawing(before: Evaluation | None, after: Evaluation | None, scale: tuple[float, float]) -> str:

@@ -41,6 +41,7 @@ class QueueFigures:
     in_flight: int
     memory_used_bytes: int | None = None  # of the server; None: it does not tell
     memory_limit_bytes: int = 0  # 0: it has none
+    payload_bytes: int = 0  # of the groups in flight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +49,13 @@ class RunFacts:
     """What is known of a run when its process starts."""
 
     started: float  # seconds since 1970
+    began: str  # ISO 8601: the first of all its starts
     planned_updates: int
     commit: str
     model: str
     advantage: str  # the mode
     max_staleness: int  # in updates
+    max_payload_bytes: int = 0  # 0: no bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +88,7 @@ def queue_cells(figures: QueueFigures, reasons: Sequence[str]) -> Cells:
         table.GROUPS_FAILED: [((stage,), entry.failures) for stage, entry in stages],
         table.GROUPS_DEAD: [((), figures.dead)],
         table.GROUPS_DUPLICATED: [((), figures.duplicates)],
+        table.PAYLOAD: [((), figures.payload_bytes)],
     }
 
 
@@ -96,12 +100,14 @@ def known_reasons(known: Sequence[str], found: Mapping[str, int]) -> tuple[str, 
 
 def fact_cells(facts: RunFacts, state: table.RunState) -> Cells:
     """The samples of what was known at the start, and of the state."""
+    about = (facts.began, facts.commit, facts.model, facts.advantage, str(facts.max_staleness))
     return {
-        table.RUN_INFO: [((facts.commit, facts.model, facts.advantage, str(facts.max_staleness)), 1.0)],
+        table.RUN_INFO: [(about, 1.0)],
         table.RUN_STATE: [((name,), float(name == state)) for name in table.RUN_STATES],
         table.RUN_START: [((), facts.started)],
         table.PLANNED_UPDATES: [((), facts.planned_updates)],
         table.MAX_STALENESS: [((), facts.max_staleness)],
+        table.MAX_PAYLOAD: [((), facts.max_payload_bytes)],
     }
 
 
@@ -158,6 +164,7 @@ def update_cells(record: UpdateRecord) -> Cells:
         table.WEIGHTS_VERSION: [((), record.version)],
         table.LOSS: [((), figures.loss)],
         table.GRAD_NORM: [((), figures.grad_norm)],
+        table.TEMPERATURE: by_step(figures.temperature),
         table.LEARNING_RATE: [((), figures.rate)],
         table.KL: [((), figures.kl)],
         table.CLIPPED: [((), figures.clip_fraction)],

@@ -71,8 +71,17 @@ GROUPS_FAILED = _counter(
 )
 GROUPS_DEAD = _counter("groups_dead_lettered_total", "Groups given up after too many failed attempts.")
 GROUPS_DUPLICATED = _counter("groups_duplicated_total", "Results dropped because another worker's came first.")
+PAYLOAD = _gauge("payload_bytes", "Bytes of payloads of the groups in flight.")
 
-RUN_INFO = _gauge("run_info", "Always 1; what runs, in its labels.", "commit", "model", "advantage", "max_staleness")
+RUN_INFO = _gauge(
+    "run_info",
+    "Always 1; what runs, in its labels. `began`, the first of a run's starts, stays the same over all of them.",
+    "began",
+    "commit",
+    "model",
+    "advantage",
+    "max_staleness",
+)
 RUN_STATE = _gauge("run_state", "1 for the state that the run is in, 0 for the others.", "state")
 RUN_START = _gauge("run_start_timestamp_seconds", "When this process started, in seconds since 1970.")
 PLANNED_UPDATES = _gauge("planned_updates", "Updates of the whole run.")
@@ -99,6 +108,12 @@ CHECKPOINT_TIME = _gauge(
 CHECKPOINT_SECONDS = _gauge("checkpoint_duration_seconds", "Seconds that writing the last checkpoint took.")
 WEIGHTS_VERSION = _gauge("weights_version", "The version of the weights that the last update published.")
 MAX_STALENESS = _gauge("max_staleness_updates", "How many updates a group's weights may lie behind.")
+MAX_PAYLOAD = _gauge("payload_limit_bytes", "Bytes of payloads that may be in flight; 0: without a bound.")
+GROUP_SECONDS = _counter(
+    "group_seconds_total",
+    "Seconds that the groups learned from spent in each stretch of their way, from admission to the end of the update.",
+    "stretch",
+)
 STALENESS = Metric(
     name=PREFIX + "group_staleness_updates",
     kind="histogram",
@@ -125,6 +140,9 @@ GATE_PASSED = _gauge(
 )
 LOSS = _gauge("loss", "Loss of the last update.")
 GRAD_NORM = _gauge("grad_norm", "Gradient norm of the last update, before clipping.")
+TEMPERATURE = _gauge(
+    "temperature", "Temperature that the groups of the last update were drawn with at a step, their mean.", "step"
+)
 LEARNING_RATE = _gauge("learning_rate", "Learning rate of the last update.")
 KL = _gauge("kl", "Divergence of the last update from the reference; 0 where it is not asked for.")
 CLIPPED = _gauge("clipped_pairs_ratio", "Share of the last update's pairs of sample and step whose ratio was clipped.")
@@ -204,6 +222,7 @@ QUEUE_METRICS = (
     GROUPS_FAILED,
     GROUPS_DEAD,
     GROUPS_DUPLICATED,
+    PAYLOAD,
 )
 """Read at scrape time; they have no samples while the queue cannot be read."""
 RUN_METRICS = (
@@ -212,6 +231,7 @@ RUN_METRICS = (
     RUN_START,
     PLANNED_UPDATES,
     MAX_STALENESS,
+    MAX_PAYLOAD,
     UPDATES,
     IMAGES,
     NONFINITE_UPDATES,
@@ -220,6 +240,7 @@ RUN_METRICS = (
     CHECKPOINT_TIME,
     CHECKPOINT_SECONDS,
     STALENESS,
+    GROUP_SECONDS,
 )
 """Of the process and its updates together."""
 UPDATE_METRICS = (
@@ -233,6 +254,7 @@ UPDATE_METRICS = (
     GATE_PASSED,
     LOSS,
     GRAD_NORM,
+    TEMPERATURE,
     LEARNING_RATE,
     KL,
     CLIPPED,

@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 from services.observe import metric_table as table
 from services.observe.hacking import Look, Verdict
 from services.observe.history import UpdateRecord
+from services.observe.journeys import Journey
 from services.observe.metric_cells import (
     Cells,
     QueueFigures,
@@ -60,6 +61,7 @@ class RunMetrics(Collector):
         self._totals: dict[Metric, float] = dict.fromkeys((table.UPDATES, table.IMAGES, table.NONFINITE_UPDATES), 0)
         self._phase_seconds: defaultdict[str, float] = defaultdict(float)
         self._call_seconds: defaultdict[str, float] = defaultdict(float)
+        self._group_seconds: defaultdict[str, float] = defaultdict(float)
         self._staleness_counts = [0] * (len(table.STALENESS_BUCKETS) + 1)
         self._staleness_sum = 0
         self._reasons: tuple[str, ...] = ()
@@ -67,8 +69,8 @@ class RunMetrics(Collector):
         self._workers: tuple[WorkerFigures, ...] = ()
         self._seen = 0.0
 
-    def observe(self, record: UpdateRecord) -> None:
-        """Move the learner's metrics on by one update."""
+    def observe(self, record: UpdateRecord, journeys: Sequence[Journey] = ()) -> None:
+        """Move the learner's metrics on by one update; journeys: of the groups that it learned from."""
         figures = record.figures
         with self._lock:
             self._last = record
@@ -81,6 +83,8 @@ class RunMetrics(Collector):
                 self._phase_seconds[phase] += seconds
             for call, seconds in record.call_seconds.items():
                 self._call_seconds[call] += seconds
+            for stage in (stage for journey in journeys for stage in journey.stages):
+                self._group_seconds[stage.name] += stage.seconds
             for age in record.staleness:
                 self._staleness_counts[bisect_left(table.STALENESS_BUCKETS, age)] += 1
                 self._staleness_sum += age
@@ -142,6 +146,7 @@ class RunMetrics(Collector):
             **{metric: [((), total)] for metric, total in self._totals.items()},
             table.PHASE_SECONDS: [((phase,), seconds) for phase, seconds in self._phase_seconds.items()],
             table.CALL_SECONDS: [((call,), seconds) for call, seconds in self._call_seconds.items()],
+            table.GROUP_SECONDS: [((stretch,), seconds) for stretch, seconds in self._group_seconds.items()],
         }
         if self._saved is not None:
             cells |= saved_cells(self._saved)

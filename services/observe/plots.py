@@ -17,6 +17,10 @@ from services.observe.style import CATEGORIES, GRID, TEXT, category_colour, draw
 
 NOISY = 40
 """From this many updates on, a noisy curve shows its moving mean and stands behind it as a shade."""
+NOISELESS = ("rate",)
+"""Charts whose curve is drawn as it is: it has no noise to be smoothed away."""
+FROM_ZERO = ("speed",)
+"""Charts of an amount, whose axis begins at 0."""
 LINE_STYLES = ("-", "--", ":")
 POINTS_MAX, BARS_MAX = 600, 120
 """Where there are more updates, a chart shows means over neighbouring ones."""
@@ -40,14 +44,13 @@ def curve(
     *,
     x_label: str,
     y_label: str,
-    from_zero: bool = False,
     smooth: bool = True,
 ) -> str:
-    """One curve of the whole update; `from_zero` for an amount, `smooth` off for what has no noise."""
+    """One curve of the whole update; `smooth` off for what has no noise."""
 
     def draw(axes: Axes) -> None:
-        _curve(axes, x, column, category_colour(1), smooth=smooth)
-        if from_zero:
+        _curve(axes, x, column, category_colour(1), smooth=smooth and name not in NOISELESS)
+        if name in FROM_ZERO:
             axes.set_ylim(bottom=0.0, top=1.08 * float(np.nanmax(column)) or None)
         _label(axes, x_label, y_label)
 
@@ -64,6 +67,7 @@ def staleness_bars(name: str, staleness: Sequence[int]) -> str:
         for value in values:
             axes.text(value, counts[value], f"{counts[value]:,}", ha="center", va="bottom", color=TEXT, fontsize=9)
         axes.set_xlim(-0.8, max(len(values), 4) - 0.2)
+        axes.set_xticks(values[:: -(-len(values) // 12)])
         axes.margins(y=0.14)
         _label(axes, "staleness in updates", "groups")
 
@@ -89,10 +93,15 @@ def phase_stack(name: str, updates: Column, phases: Mapping[str, Column]) -> str
 
 def run_curves(name: str, curves: Sequence[tuple[Column, Column]], *, x_label: str, y_label: str) -> str:
     """One curve per run, (x, y) each; run i has category colour i + 1, and from the sixth on it is dashed."""
+    longest = max((len(x) for x, _ in curves), default=0)  # all are smoothed alike, however long they are
 
     def draw(axes: Axes) -> None:
         for number, (x, column) in enumerate(curves):
-            _curve(axes, x, column, category_colour(number + 1), style=LINE_STYLES[number // (CATEGORIES - 1) % 3])
+            style = LINE_STYLES[number // (CATEGORIES - 1) % 3]
+            smooth = name not in NOISELESS
+            _curve(axes, x, column, category_colour(number + 1), smooth=smooth, style=style, among=longest)
+        if name in FROM_ZERO:
+            axes.set_ylim(bottom=0.0)
         _label(axes, x_label, y_label)
 
     return draw_svg(name, f"{y_label} over {x_label}, one curve per run", draw)
@@ -135,13 +144,18 @@ def share_rows(name: str, rows: Mapping[str, Mapping[str, float]], *, x_label: s
     return draw_svg(name, x_label, draw, width=11.2, height=0.9 + 0.34 * len(rows))
 
 
-def _curve(axes: Axes, x: Column, column: Column, colour: str, *, smooth: bool = True, style: str = "-") -> None:
-    size = max(1, -(-len(x) // POINTS_MAX))
+def _curve(
+    axes: Axes, x: Column, column: Column, colour: str, *, smooth: bool = True, style: str = "-", among: int = 0
+) -> None:
+    """A curve over the updates; among: how many updates the longest of the chart's curves has."""
+    among = max(among, len(x))
+    size = max(1, -(-among // POINTS_MAX))
     x, column = binned(x, size), binned(column, size)
     seen = np.isfinite(column)
     if smooth and np.count_nonzero(seen) >= NOISY:
+        window = max(3, -(-among // size) // 20)
         axes.plot(x, column, color=colour, alpha=0.28, linewidth=1.0)
-        axes.plot(x[seen], moving_mean(column, max(3, len(column) // 20))[seen], color=colour, linestyle=style)
+        axes.plot(x[seen], moving_mean(column, window)[seen], color=colour, linestyle=style)
     else:
         marker = "o" if np.count_nonzero(seen) <= 12 else ""
         axes.plot(x[seen], column[seen], color=colour, linestyle=style, marker=marker, markersize=4.5)
@@ -150,7 +164,7 @@ def _curve(axes: Axes, x: Column, column: Column, colour: str, *, smooth: bool =
 def _label(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_xlabel(x_label, color=TEXT)
     axes.set_ylabel(y_label, color=TEXT)
-    if x_label in {"update", "images", "staleness in updates"}:
+    if x_label in {"update", "images"}:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=7, steps=(1, 2, 5, 10), integer=True))
     if axes.get_xlim()[1] >= 10_000:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))

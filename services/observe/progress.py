@@ -20,8 +20,8 @@ from services.observe.text import duration_text
 
 NO_COUNTS: Mapping[str, int | float] = MappingProxyType({})
 BLOCKS = "▁▂▃▄▅▆▇█"
-SPARKLINE_WIDTH = 14
-LABEL_WIDTH, CELL_WIDTH = 11, 16 + SPARKLINE_WIDTH
+SPARKLINE_WIDTH = 12
+LABEL_WIDTH, CELL_WIDTH = 15, 16 + SPARKLINE_WIDTH
 """One label and two cells, with their gaps, fill the panel's 76 columns."""
 RECENT = 20
 """Speed and time left are taken over this many updates."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from services.observe import sections
+from services.observe import plots, sections, words
 from services.observe.events import Event, read_events
 from services.observe.hacking import Look, read_looks
 from services.observe.headline import headline
@@ -85,7 +85,8 @@ def render_report(run: RunContents) -> str:
             Section(
                 id="rewards",
                 heading="Rewards",
-                lead="Mean over the samples of each update, judged at every denoising step’s one-step prediction.",
+                lead="Mean over the samples of each update, judged at every denoising step’s one-step prediction. "
+                f"{words.SMOOTHED if len(run.records) >= plots.NOISY else ''}",
                 body=sections.rewards_section(columns),
             ),
             Section(
@@ -101,7 +102,8 @@ def render_report(run: RunContents) -> str:
             Section(
                 id="pictures",
                 heading="Pictures",
-                lead="The same prompts and seeds, one column per denoising step.",
+                lead="The same prompts and seeds, one column per denoising step. A line below an image is what "
+                "was read on it.",
                 body=sections.pictures_section(run.pictures),
             ),
             Section(id="configuration", heading="Configuration", body=sections.configuration_section(run.config)),
@@ -130,7 +132,7 @@ def _tiles(run: RunContents, columns: Columns) -> list[tuple[str, str]]:
     tiles = [
         ("updates", f"{last.update if last else 0:,}"),
         ("images", f"{last.images_total if last else 0:,}"),
-        ("wall time", duration_text(wall_seconds)),
+        ("running time", duration_text(wall_seconds)),
         ("denoising steps", str(len(columns.steps) or "–")),
     ]
     if last and last.run_seconds > 0:
@@ -139,5 +141,5 @@ def _tiles(run: RunContents, columns: Columns) -> list[tuple[str, str]]:
     if ages:
         tiles.append(("mean staleness", f"{np.mean(ages):.2f}"))
     if "utilisation" in run.summary:
-        tiles.append(("utilisation", share_text(run.summary["utilisation"])))
+        tiles.append(("of all cores in calls", share_text(run.summary["utilisation"])))
     return tiles

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from services.observe import plots, series
+from services.observe import plots, series, words
 from services.observe.hacking import Look
 from services.observe.history import ReportFigures, RewardFigures, UpdateRecord
 from services.observe.pictures import Picture, figure, slider
@@ -115,49 +115,53 @@ def learning_section(columns: Columns) -> str:
     figures = columns.figures
     if not figures:
         return none("No update has been made yet.")
-    cards = [
-        _by_step(
-            columns, "advantage", "Standard deviation of the advantages", "std", [e.advantage_std for e in figures]
-        ),
-        _by_step(columns, "drift", "Drift from the behaviour policy", "drift in std", [e.drift for e in figures]),
-        _by_update(
-            columns, "gradient", "Gradient norm before clipping", "gradient norm", [e.grad_norm for e in figures]
-        ),
-        _by_update(columns, "clip", "Clipped share of transitions", "share", [e.clip_fraction for e in figures]),
-        _by_update(columns, "loss", "Loss", "loss", [e.loss for e in figures]),
-        _by_update(
-            columns, "distance", "Distance from the base model", "root mean square in v", [e.distance for e in figures]
-        ),
-        _by_step(
-            columns, "diversity", "Diversity within groups", "distance in latents", [e.diversity for e in figures]
-        ),
-        _by_step(
-            columns, "temperature", "Temperature of the rollouts", "temperature", [e.temperature for e in figures]
-        ),
-        _by_update(columns, "kl", "KL to the reference policy", "KL", [e.kl for e in figures]),
-        _by_update(columns, "rate", "Learning rate", "learning rate", [e.rate for e in figures], smooth=False),
-    ]
+    by_step = (
+        ("advantage", "Advantages", "standard deviation", words.ADVANTAGES, [e.advantage_std for e in figures]),
+        ("drift", "Drift from the behaviour policy", "standard deviations", words.DRIFT, [e.drift for e in figures]),
+        ("diversity", "Diversity within groups", "distance", words.DIVERSITY, [e.diversity for e in figures]),
+        ("temperature", "Temperature", "temperature", words.TEMPERATURE, [e.temperature for e in figures]),
+    )
+    by_update = (
+        ("gradient", "Gradient norm", "norm", words.GRADIENT, [e.grad_norm for e in figures]),
+        ("clip", "Clipped pairs", "share", words.CLIPPED, [e.clip_fraction for e in figures]),
+        ("distance", "Distance from the base model", "distance", words.DISTANCE, [e.distance for e in figures]),
+        ("kl", "Divergence from the reference", "KL", words.DIVERGENCE, [e.kl for e in figures]),
+        ("loss", "Loss", "loss", words.LOSS, [e.loss for e in figures]),
+        ("rate", "Learning rate", "rate", words.RATE, [e.rate for e in figures]),
+    )
+    drawn = [_by_step(columns, *entry) for entry in by_step] + [_by_update(columns, *entry) for entry in by_update]
+    cards = "".join(card for card, _ in drawn)
+    constant = ", ".join(told for _, told in drawn if told)
+    same = none(f"The same throughout: {constant}.") if constant else ""
     idle = [entry.update for entry in figures if not entry.trained]
     skipped = none(f"Updates without a finite gradient changed nothing: {', '.join(map(str, idle))}.") if idle else ""
-    return step_legend(columns.steps) + f'<div class="grid">{"".join(cards)}</div>' + skipped
+    return step_legend(columns.steps) + f'<div class="grid">{cards}</div>' + same + skipped
 
 
-def _by_step(columns: Columns, name: str, title: str, y_label: str, rows: Sequence[Mapping[int, float]]) -> str:
-    by_step = series.by_step(rows)
-    if not by_step:
-        return ""
-    return chart(title, plots.step_curves(name, columns.updates, by_step, x_label="update", y_label=y_label))
+def _by_step(
+    columns: Columns, name: str, title: str, y_label: str, caption: str, rows: Sequence[Mapping[int, float]]
+) -> tuple[str, str]:
+    """A chart with a curve per step; where all of it is one number, that in words."""
+    lines = series.by_step(rows)
+    if (only := series.constant(list(lines.values()))) is not None:
+        return "", f"{title.lower()} {only:.4g}"
+    if not lines:
+        return "", ""
+    drawing = plots.step_curves(name, columns.updates, lines, x_label="update", y_label=y_label)
+    return chart(title, drawing, caption=caption), ""
 
 
 def _by_update(
-    columns: Columns, name: str, title: str, y_label: str, values: Sequence[float], *, smooth: bool = True
-) -> str:
-    """A chart, or nothing where the figure was not asked for: nowhere finite or 0 throughout."""
+    columns: Columns, name: str, title: str, y_label: str, caption: str, values: Sequence[float]
+) -> tuple[str, str]:
+    """The same of one curve; nothing where it is 0 throughout: it was not asked for."""
     column = np.array(values, dtype=np.float64)
-    if not np.isfinite(column).any() or not np.nan_to_num(column).any():
-        return ""
-    drawing = plots.curve(name, columns.updates, column, x_label="update", y_label=y_label, smooth=smooth)
-    return chart(title, drawing, f"last {column[np.isfinite(column)][-1]:.3g}")
+    if (only := series.constant([column])) is not None:
+        return "", f"{title.lower()} {only:.4g}" if only else ""
+    if not np.isfinite(column).any():
+        return "", ""
+    drawing = plots.curve(name, columns.updates, column, x_label="update", y_label=y_label)
+    return chart(title, drawing, f"last {column[np.isfinite(column)][-1]:.3g}", caption=caption), ""
 
 
 def system_section(columns: Columns) -> str:
@@ -168,15 +172,14 @@ def system_section(columns: Columns) -> str:
     cards = []
     speed = series.images_per_second(records)
     if np.isfinite(speed).any():
-        drawing = plots.curve(
-            "speed", columns.updates, speed, x_label="update", y_label="images per second", from_zero=True
-        )
+        drawing = plots.curve("speed", columns.updates, speed, x_label="update", y_label="images per second")
         mean = columns.images[-1] / records[-1].run_seconds
-        cards.append(chart("Throughput", drawing, f"mean {mean:.3g} images/s"))
+        cards.append(chart("Throughput", drawing, f"mean {mean:.3g} images/s", caption=words.THROUGHPUT))
     staleness = [age for record in records for age in record.staleness]
     if staleness:
         drawing = plots.staleness_bars("staleness", staleness)
-        cards.append(chart("Staleness of groups", drawing, f"mean {np.mean(staleness):.2f} updates"))
+        mean_age = f"mean {np.mean(staleness):.2f} updates"
+        cards.append(chart("Staleness of groups", drawing, mean_age, caption=words.STALENESS))
     return _phases(columns) + f'<div class="grid">{"".join(cards)}</div>' + _calls(columns)
 
 
@@ -189,7 +192,7 @@ def _phases(columns: Columns) -> str:
     names = [f"{name.replace('_', ' ')} {share_text(column.sum() / total)}" for name, column in phases.items()]
     below = legend([(name, f"--category-{category(number)}") for number, name in enumerate(names)])
     drawing = plots.phase_stack("phases", columns.updates, phases)
-    return f'<div class="grid">{chart("The learner’s time", drawing, below=below)}</div>'
+    return f'<div class="grid">{chart("The learner’s time", drawing, caption=words.PHASES, below=below)}</div>'
 
 
 def _place(phase: str) -> int:
@@ -210,9 +213,8 @@ def _calls(columns: Columns) -> str:
         for name, total in totals.items()
     )
     return (
-        '<figure class="card"><figcaption><h3>Inside network, decoder and scorer calls</h3>'
-        "<span>share of the running time; workers run side by side</span></figcaption>"
-        f"<table>{body}</table></figure>"
+        '<figure class="card"><figcaption><h3>Inside network, decoder and scorer calls</h3></figcaption>'
+        f'<p class="caption">{escape(words.CALLS)}</p><table>{body}</table></figure>'
     )
 
 
@@ -259,10 +261,11 @@ def step_legend(steps: Sequence[int]) -> str:
     return legend([(f"step {step}", f"--step-{step}") for step in steps])
 
 
-def chart(title: str, drawing: str, note: str = "", *, below: str = "") -> str:
-    """A card around a drawing."""
+def chart(title: str, drawing: str, note: str = "", *, caption: str = "", below: str = "") -> str:
+    """A card around a drawing. note: a figure beside the title; caption: what is shown, in a sentence."""
     side = f"<span>{escape(note)}</span>" if note else ""
     head = f"<figcaption><h3>{escape(title)}</h3>{side}</figcaption>"
+    head += f'<p class="caption">{escape(caption)}</p>' if caption else ""
     return f'<figure class="card">{head}{below}<div class="scroll">{drawing}</div></figure>'
 
 

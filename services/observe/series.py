@@ -35,6 +35,12 @@ def by_step(rows: Sequence[Mapping[int, float]]) -> dict[int, Column]:
     return {step: column for step, column in columns.items() if np.isfinite(column).any()}
 
 
+def constant(columns: Sequence[Column]) -> float | None:
+    """The one value that all finite entries of several updates have; None where they differ."""
+    finite = np.concatenate([column[np.isfinite(column)] for column in columns] or [np.empty(0)])
+    return float(finite[0]) if len(finite) > len(columns) and (finite == finite[0]).all() else None
+
+
 def by_name(rows: Sequence[Mapping[str, float]]) -> dict[str, Column]:
     """N mappings from name to figure as one column per name, in order of first appearance; missing is 0."""
     names = dict.fromkeys(name for row in rows for name in row)

@@ -53,7 +53,7 @@ def run_table(now: Standing, past: Standing | None) -> RenderableType:
         table.add_row("pace", _pace(record, planned))
         table.add_row("weights", f"version {record['version']}, lineage {record['lineage']}")
         stale = record["staleness"]
-        table.add_row("staleness", f"{min(stale, default=0)} to {max(stale, default=0)} updates")
+        table.add_row("staleness", _span(min(stale, default=0), max(stale, default=0)))
         for name, figures in record["report"]["rewards"].items():
             means = [f"{mean:.3f}" if mean is not None else "-" for mean in figures["mean"]]
             table.add_row(f"reward {name}", " ".join(means))
@@ -74,12 +74,16 @@ def workers_table(now: Standing, past: Standing | None, *, wide: bool) -> Table:
     assert now.workers is not None
     before = {} if past is None or past.workers is None else {worker.slot: worker for worker in past.workers.workers}
     seconds = 0.0 if past is None or past.workers is None else now.workers.unix_time - past.workers.unix_time
-    columns = ["worker", "state", "does", "groups", "busy", "weights", "deaths", "last end"]
+    columns = ["state", "does", "groups", "busy", "weights", "deaths"]
     more = ["a minute", "life", "beat", "holds", "lease"]
+    ended = any(worker.reason for worker in now.workers.workers)
     age = max(now.unix_time - now.workers.unix_time, 0)
-    table = Table(*columns, *(more if wide else ()), title=f"workers, {age:.0f} s ago")
+    table = Table(title=f"workers, {age:.0f} s ago")
+    table.add_column("worker", no_wrap=True)
+    for column in (*columns, *(more if wide else ()), *(["last end"] if ended else ())):
+        table.add_column(column)
     for worker in _by_role(now.workers.workers):
-        row = [*_known(worker)]
+        row = [*_known(worker, wide=wide)]
         if wide:
             held = now.held.get(worker.slot)
             row += [
@@ -89,22 +93,27 @@ def workers_table(now: Standing, past: Standing | None, *, wide: bool) -> Table:
                 "-" if held is None else str(held.claims),
                 "-" if held is None else f"{held.lease_age_s:.1f} s",
             ]
+        row += [worker.reason] if ended else []
         table.add_row(*(Text(cell) for cell in row))
     return table
 
 
-def _known(worker: WorkerFigures) -> Sequence[str]:
+def _known(worker: WorkerFigures, *, wide: bool) -> Sequence[str]:
+    digest = f" {worker.digest[:8]}" if wide else ""
     whole = worker.busy_s + worker.idle_s
     return (
         worker.slot,
         worker.state,
-        f"{worker.phase} {worker.work}".strip(),
+        worker.work if worker.work.startswith("update") else f"{worker.phase} {worker.work}".strip(),
         str(worker.groups),
         f"{worker.busy_s / whole:.0%}" if whole else "-",
-        f"{worker.version} {worker.digest[:8]}" if worker.version else "-",
+        f"{worker.version}{digest}" if worker.version else "-",
         str(worker.deaths),
-        worker.reason,
     )
+
+
+def _span(low: int, high: int) -> str:
+    return f"{low} to {high} updates" if low < high else f"{low} update{'' if low == 1 else 's'}"
 
 
 def _by_role(workers: Sequence[WorkerFigures]) -> Sequence[WorkerFigures]:

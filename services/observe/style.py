@@ -91,7 +91,7 @@ def _inline(svg: str, name: str, label: str) -> str:
     svg = re.sub(r"<svg[^>]*viewBox=\"([^\"]*)\"[^>]*>", root, svg)
     svg = svg.replace("xlink:href=", "href=")
     svg = re.sub(r"\b(id=\"|url\(#|href=\"#)", rf"\g<1>{name}-", svg)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    svg = re.sub(r" ?font-family: [^;\"]*;?", "", svg)
     return _with_variables(svg)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -46,11 +47,17 @@ def _of_history(records: Sequence[UpdateRecord]) -> list[Event]:
     ]
 
 
+def _told(event: Event) -> str:
+    """The event's text with who it is about, once, and with files of the run folder named from there."""
+    text = re.sub(r"\S*/(?=stacks/)", "", event.text)
+    return text if text.startswith(event.slot) else f"{event.slot}: {text}"
+
+
 def _table(events: Sequence[Event]) -> str:
     rows = "".join(
         f"<tr><td>{datetime.fromtimestamp(event.unix_time, tz=UTC):%Y-%m-%d %H:%M:%S}</td>"
         f'<td class="number">{event.update}</td><td>{escape(KINDS.get(event.kind, event.kind))}</td>'
-        f"<td>{escape(f'{event.slot}: ' if event.slot else '')}{escape(event.text)}</td></tr>"
+        f"<td>{escape(_told(event))}</td></tr>"
         for event in events[-SHOWN:]
     )
     left_out = f" (the last {SHOWN} of {len(events):,})" if len(events) > SHOWN else ""

@@ -1,6 +1,6 @@
 """What the quickstart's reward does not see: the share of legible held-out images in the colour that was asked for.
 
-    python tests/benchmarks/quickstart_colours.py RUN_FOLDER... [--images-per-prompt 10]
+    python -m tests.benchmarks.quickstart_colours RUN_FOLDER... [--images-per-prompt 10]
 
 Reads each run's adapter, draws with the serving sampler, the same seeds for the base model and every run, and prints a
 Markdown table. A colour is right where the mean ink is nearer to it than to the recipe's five others.
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.quickstart.recipe.render import COLOURS
 from rewards.exact_match import exact_match
 from rewards.ocr import build_tiny_recogniser
 from rollout.lora import attach_adapter
@@ -27,14 +28,6 @@ from rollout.types import Behaviour
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "deploy/quickstart"
-COLOURS = {
-    "red": (214, 32, 32),
-    "green": (16, 138, 48),
-    "blue": (32, 64, 216),
-    "purple": (140, 32, 168),
-    "brown": (132, 76, 16),
-    "black": (16, 16, 16),
-}
 SEED = 7
 
 

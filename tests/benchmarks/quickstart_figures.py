@@ -1,8 +1,9 @@
 """The quickstart's figures: seeds that were not used for tuning, and two controls that must learn nothing.
 
-    python tests/benchmarks/quickstart_figures.py [--runs FOLDER] [--seeds 1 2 3] [--controls]
+    python -m tests.benchmarks.quickstart_figures [--runs FOLDER] [--seeds 1 2 3] [--controls]
 
-A run that is already complete in FOLDER is read, not repeated. Prints a Markdown table.
+A run that is already complete in FOLDER is read, not repeated. Prints a Markdown table, and a second one of what stock
+diffusers makes of the seeds' adapters (stock_figures.py).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.benchmarks.stock_figures import table
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_FILE = "deploy/configs/quickstart.yaml"
@@ -62,6 +65,8 @@ def main() -> None:
     )
     print("|" + "---|" * 8)
     print("\n".join(rows))
+    print("\nStock diffusers:\n")
+    print(table([runs / f"seed-{seed}" for seed in arguments.seeds]))
 
 
 if __name__ == "__main__":

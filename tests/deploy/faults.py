@@ -29,6 +29,7 @@ HEALTHY = {
     "tafs_redis_command_duration_seconds": steady(0.002),
     "tafs_redis_memory_used_bytes": steady(1e9),
     "tafs_redis_memory_limit_bytes": steady(4e9),
+    'tafs_run_info{began="1"}': steady(1),
     TRAINING: steady(1),
     'tafs_run_state{state="evaluating"}': steady(0),
     "tafs_run_start_timestamp_seconds": steady(0),
@@ -224,9 +225,7 @@ FAULTS = {
 """By what happens."""
 HARMLESS = {
     "nothing": Fault({}, root=None, at=110),
-    "one scrape that finds no server": Fault(
-        {"tafs_redis_up": f"1x{START} 0 1x{LAST - START}"}, root=None, at=31, glimpse=True
-    ),
+    "one scrape that finds no server": Fault({"tafs_redis_up": f"1x{START} 0 1x{LAST - START}"}, root=None),
     "one scrape that finds nobody": Fault({'up{job="tafs"}': f"1x{START} 0 1x{LAST - START}"}, root=None),
     "one slow answer": Fault(
         {"tafs_redis_command_duration_seconds": f"0.002x{START} 2 0.002x{LAST - START}"}, root=None, at=31
@@ -278,6 +277,14 @@ HARMLESS = {
     ),
     "one gradient that was not finite": Fault({"tafs_nonfinite_updates_total": then("0", "1")}, root=None, at=32),
     "a tenth of the pairs dropped": Fault({"tafs_dropped_pairs_ratio": steady(0.1)}, root=None),
+    "a run that is begun anew under its name": Fault(
+        {
+            'tafs_run_info{began="1"}': f"1x{START} stale",
+            'tafs_run_info{began="2"}': f"_x{START + 6} 1x{LAST - START - 6}",
+            'tafs_reward_value{reward="ocr",step="1",stat="mean"}': f"0.9x{START} stale _x6 0.1x{LAST - START - 7}",
+        },
+        root=None,
+    ),
     "a checkpoint every half hour": Fault(
         {"tafs_checkpoint_last_success_timestamp_seconds": "0x29 1800x30 3600x30 5400x30"}, root=None, at=89
     ),
@@ -327,13 +334,28 @@ MENDED = {
             "tafs_groups_dispatched_total": f"0+10x{START} 0+10x{LAST - START}",
         },
         root=None,
-        at=31,
-        glimpse=True,
+    ),
+    "the server, or the way to it, stands still for half a minute": Fault(
+        {
+            "tafs_redis_up": f"1x{START} 0 1x{LAST - START}",
+            "tafs_last_update_timestamp_seconds": f"0+60x{START} 1800 1860+60x{LAST - START}",
+        },
+        root=None,
     ),
     "the server forgets everything": Fault(
         {
             "tafs_groups_dispatched_total": f"0+10x{START} 0+10x{LAST - START}",
             'tafs_groups_failed_total{stage="groups"}': f"5x{START} 0x{LAST - START}",
+        },
+        root=None,
+    ),
+    "the process of the run is killed, and started again within a minute": Fault(
+        {
+            'up{job="tafs"}': f"1x{START} 0 1x{LAST - START}",
+            "tafs_updates_total": f"0+1x{START} 0+1x{LAST - START}",
+            "tafs_last_update_timestamp_seconds": f"0+60x{START} _ _ 1980+60x{LAST - START}",
+            "tafs_checkpoint_last_success_timestamp_seconds": f"0+60x{START} stale _ 1980+60x{LAST - START}",
+            "tafs_run_start_timestamp_seconds": f"0x{START} 1860x{LAST - START}",
         },
         root=None,
     ),

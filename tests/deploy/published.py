@@ -12,12 +12,18 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
     QwenImageTransformer2DModel,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     ZImageTransformer2DModel,
 )
 
 KL = {"_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512], "latent_channels": 16}
 QWEN_VAE = {"_class_name": "AutoencoderKLQwenImage", "base_dim": 96, "dim_mult": [1, 2, 4, 4], "z_dim": 16}
+DC = {
+    "_class_name": "AutoencoderDC",
+    "decoder_block_out_channels": [128, 256, 512, 512, 1024, 1024],
+    "latent_channels": 32,
+}
 VAE_PARAMETERS = 84_000_000
 SD3 = {
     "sample_size": 128,
@@ -73,6 +79,11 @@ def flux2_klein():
     )
 
 
+def sana_sprint():
+    """The class's own defaults are the model of 1.6 B."""
+    return SanaTransformer2DModel(guidance_embeds=True, qk_norm="rms_norm_across_heads", timestep_scale=1000.0)
+
+
 def z_image():
     return ZImageTransformer2DModel(
         dim=3840, n_layers=30, n_refiner_layers=2, n_heads=30, n_kv_heads=30, cap_feat_dim=2560, in_channels=16
@@ -100,6 +111,7 @@ MODELS = {
         KL | {"_class_name": "AutoencoderKLFlux2", "latent_channels": 32},
         {"text_encoder": 4_020_000_000},
     ),
+    "Sana_Sprint_1.6B_1024px_diffusers": ("SanaSprintPipeline", sana_sprint, DC, {"text_encoder": 2_614_000_000}),
     "Z-Image-Turbo": ("ZImagePipeline", z_image, KL, {"text_encoder": 4_020_000_000}),
     "Qwen-Image": ("QwenImagePipeline", qwen_image, QWEN_VAE, {"text_encoder": 8_290_000_000}),
 }

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, SCMScheduler
 
 from rollout.policies import stock
 from rollout.policies.twins.build import save_twin
@@ -39,6 +39,7 @@ GRIDS = {
     "sd3.5-large-turbo": ({"shift": 3.0}, 4, None),
     "flux1-schnell": ({"shift": 1.0}, 4, None),
     "flux2-klein": ({"use_dynamic_shifting": True}, 4, "empirical"),
+    "sana-sprint": ({"prediction_type": "trigflow", "sigma_data": 0.5}, 4, "angles"),
     "z-image-turbo": ({"shift": 3.0}, 8, None),
     "qwen-image-lightning": ({"use_dynamic_shifting": True}, 4, LOG_3),
 }
@@ -48,6 +49,7 @@ FAMILIES = {
     "sd3.5-large-turbo": "sd3",
     "flux1-schnell": "flux1",
     "flux2-klein": "flux2_klein",
+    "sana-sprint": "sana_sprint",
     "z-image-turbo": "z_image",
     "qwen-image-lightning": "qwen_image",
 }
@@ -103,6 +105,13 @@ def test_a_gpu_of_the_size_that_a_run_file_names_holds_its_share(file, models, m
 def test_the_grid_is_the_models_own(model) -> None:
     given, steps, mu = GRIDS[model]
     config = load_run_file(CONFIGS / model / "8gpu.yaml")
+    if mu == "angles":
+        scheduler = SCMScheduler(**given)
+        scheduler.set_timesteps(steps, max_timesteps=1.57080, intermediate_timesteps=None)
+        angles = scheduler.timesteps
+        levels = (angles.sin() / (angles.sin() + angles.cos())).tolist()
+        assert config.sampling.sigmas == pytest.approx(levels, abs=1e-5)
+        return
     if mu == "empirical":
         from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 

@@ -76,12 +76,15 @@ def test_every_panel_and_every_rule_finds_data_in_a_real_run_and_nothing_fires(t
                 for selector in re.findall(r"(?:[a-z_]+:)?tafs_[\w:]+(?:\{[^}]*\})?|up\{[^}]*\}", rule["query"]):
                     name = re.sub(r"\{.*(state=\"failed\"|WeightsCorrupt).*\}", "", selector)  # no such thing happened
                     assert prometheus.query(name) != [], (rule["name"], selector)
+            ray = f'ray_node_cpu_count{{job="ray",run="{NAME}"}}'
+            wait_for(lambda: len(prometheus.query(ray)) == 1, DEADLINE_S, missing=lambda: ray)
             (target,) = json.loads((tmp_path / f".targets/{NAME}.json").read_text())
             assert complaints(scrape(*target["targets"])) == ""
         finally:
             os.killpg(run.pid, signal.SIGINT)
             code = run.wait(DEADLINE_S)
     assert code == 143, (tmp_path / "output").read_text()
+    assert list(tmp_path.glob(".targets/**/*.json")) == [], "a run that ended is asked no more"
 
 
 def silent(asked: list, run: subprocess.Popen, folder, prometheus: Prometheus) -> list:

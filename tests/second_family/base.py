@@ -2,8 +2,8 @@
 
     python -m tests.second_family.base OUTPUT_FOLDER [--flow-updates N] [--seed S]
 
-Two stages: the autoencoder by the recipe's own function, then flow matching of the transformer. The text encoder is
-random and stays so, so that every prompt is encoded once. Writes a stock `Flux2KleinPipeline` folder.
+The autoencoder is the quickstart's; what is trained is the transformer, by flow matching. The text encoder is random
+and stays so, so that every prompt is encoded once. Writes a stock `Flux2KleinPipeline` folder.
 """
 
 from __future__ import annotations
@@ -24,17 +24,15 @@ from tests.second_family import networks
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "deploy/quickstart/recipe"))  # its files are scripts that import each other
 
-import models as recipe_models  # noqa: E402
 import train as recipe  # noqa: E402
 from render import COLOURS, NUMBERS, batch, prompt  # noqa: E402
 
 FLOW_UPDATES = 3000
 
 
-def train_autoencoder(rng: np.random.Generator) -> AutoencoderKLFlux2:
-    """The recipe's autoencoder in FLUX.2's class, with the running statistics that normalise its patches."""
-    plain: AutoencoderKL = recipe_models.build_autoencoder()
-    recipe.train_autoencoder(plain, rng)
+def normalised_autoencoder(rng: np.random.Generator) -> AutoencoderKLFlux2:
+    """The quickstart's autoencoder in FLUX.2's class, with the running statistics that normalise its patches."""
+    plain = AutoencoderKL.from_pretrained(ROOT / "deploy/quickstart/model/vae", local_files_only=True)
     vae = networks.build_autoencoder()
     found = vae.load_state_dict(plain.state_dict(), strict=False)
     if found.unexpected_keys or not all(name.startswith("bn.") for name in found.missing_keys):
@@ -105,10 +103,10 @@ def build_pipeline(vae: AutoencoderKLFlux2) -> Flux2KleinPipeline:
 
 
 def train_base(folder: Path, flow_updates: int, seed: int) -> None:
-    """Train both stages and write the folder."""
+    """Train and write the folder."""
     torch.set_num_threads(1)  # another number of threads rounds differently and ends at other weights
     torch.manual_seed(seed)
-    vae = train_autoencoder(np.random.default_rng([seed, 0]))
+    vae = normalised_autoencoder(np.random.default_rng([seed, 0]))
     torch.manual_seed(seed)
     pipeline = build_pipeline(vae)
     train_flow(pipeline, np.random.default_rng([seed, 1]), flow_updates)

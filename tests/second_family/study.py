@@ -36,7 +36,7 @@ def wanted(seeds: Sequence[int]) -> Iterator[tuple[str, int, tuple[str, ...]]]:
 
 
 def make_run(settings: Sequence[str], untrained: dict[str, float] | None) -> dict[str, Any]:
-    """One run with the quickstart's number of updates and its staleness."""
+    """One run with the run file's number of updates and its staleness."""
     config = load_run_file(HERE / "run.yaml", settings)
     images = config.learning.updates * config.learning.groups_per_update * config.sampling.samples_per_group
     return {

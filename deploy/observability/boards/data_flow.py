@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.observability.boards.shared import ENTRIES, FATES, PHASES, STALENESS, Rows
-from deploy.observability.panels import BAD, WARNING, Chart, Query
+from deploy.observability.panels import BAD, Bands, Chart, Query
 
 DATA_FLOW: Rows = {
     "Rates": (
@@ -119,10 +119,15 @@ DATA_FLOW: Rows = {
         Chart(
             title="Oldest group by stage",
             description="A saw tooth in a healthy run. A straight line up: somebody holds a group and does not move.",
-            queries=[Query(expr='tafs_queue_oldest_entry_age_seconds{run="$run"}', legend="{{stage}}")],
+            queries=[
+                Query(expr='tafs_queue_oldest_entry_age_seconds{run="$run"}', legend="{{stage}}"),
+                Query(
+                    expr='clamp_min(10 * max (max_over_time(tafs_update_duration_seconds{run="$run"}[30m])), 300)',
+                    legend="alert",
+                ),
+            ],
             unit="s",
             alerts=("PendingStuck",),
-            limits=((300, WARNING),),
             lowest=0,
         ),
         Chart(
@@ -130,6 +135,17 @@ DATA_FLOW: Rows = {
             description="Bounded by (max_staleness + 1) * groups_per_update, less what the last updates consumed.",
             queries=[Query(expr='tafs_groups_in_flight{run="$run"}', legend="in flight")],
             unit="none",
+            lowest=0,
+        ),
+        Chart(
+            title="Payloads in flight",
+            description="Bytes of latents and images of the groups in flight. At the limit (fleet.max_payload_bytes) "
+            "new groups wait for room; a limit of 0 is none.",
+            queries=[
+                Query(expr='tafs_payload_bytes{run="$run"}', legend="in flight"),
+                Query(expr='tafs_payload_limit_bytes{run="$run"}', legend="limit"),
+            ],
+            unit="bytes",
             lowest=0,
         ),
         FATES,
@@ -146,6 +162,19 @@ DATA_FLOW: Rows = {
     ),
     "Costs": (
         PHASES,
+        Bands(
+            title="Where a group's time goes",
+            description="Mean seconds of each stretch of a group's way, from its ticket to the end of the update that "
+            "learned from it. What waits longest stands in front of the role that is too slow.",
+            queries=[
+                Query(
+                    expr='sum by (stretch) (rate(tafs_group_seconds_total{run="$run"}[$window]))'
+                    ' / on () group_left () sum (rate(tafs_groups_consumed_total{run="$run"}[$window]))',
+                    legend="{{stretch}}",
+                )
+            ],
+            unit="s",
+        ),
         Chart(
             title="CPU seconds per image",
             description="Inside network, decoder and scorer calls of all workers; update is the first learner rank's.",

@@ -38,7 +38,7 @@ LEARNING: Rows = {
             width=12,
         ),
         Chart(
-            title="Weights",
+            title="Weights of the rewards",
             description="Share of each reward in the sum of advantages; it moves where the run file gives weights by "
             "update.",
             queries=[Query(expr='tafs_reward_weight{run="$run"}', legend="{{reward}}")],
@@ -115,6 +115,13 @@ LEARNING: Rows = {
             description="Warm-up, then a cosine to its final share.",
             queries=[Query(expr='tafs_learning_rate{run="$run"}', legend="rate")],
             unit="sci",
+            lowest=0,
+        ),
+        Chart(
+            title="Temperature",
+            description="Of the rollouts' noise, by step. It moves where a schedule or the controller moves it.",
+            queries=[Query(expr='tafs_temperature{run="$run"}', legend="step {{step}}")],
+            unit="none",
             lowest=0,
         ),
         Chart(

@@ -25,6 +25,7 @@ OVERVIEW: Rows = {
             description="Updates done, of those planned.",
             queries=[Query(expr='max (tafs_update{run="$run"}) / max (tafs_planned_updates{run="$run"})')],
             unit="percentunit",
+            decimals=0,
         ),
         Stat(
             title="Time left",
@@ -39,11 +40,18 @@ OVERVIEW: Rows = {
         ),
         Stat(
             title="Since the last update",
-            description="Three times the usual, and the run counts as stalled.",
-            queries=[Query(expr='time() - max (tafs_last_update_timestamp_seconds{run="$run"})')],
-            unit="s",
+            description="In updates as long as the longest of the last half hour, at least 40 s. At 3 the run counts "
+            "as stalled.",
+            queries=[
+                Query(
+                    expr='(time() - max (tafs_last_update_timestamp_seconds{run="$run"}))'
+                    ' / clamp_min(max (max_over_time(tafs_update_duration_seconds{run="$run"}[30m])), 40)'
+                )
+            ],
+            unit="suffix: updates",
+            decimals=1,
             alerts=("RunStalled",),
-            limits=((120, WARNING), (600, BAD)),
+            limits=((2, WARNING), (3, BAD)),
         ),
         Stat(
             title="Work at risk",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -327,6 +328,25 @@ def check_in_half_precision_it_stays_near_the_stock_pipeline(family, size):
     theirs = draw_stock(pipe, policy, family, 2, size)[0].float()
     distance = float((drawn.clean[:, -1] - theirs).abs().mean()) / float(theirs.abs().mean())
     assert distance < 0.05
+
+
+def check_from_shapes_alone_it_knows_what_would_be_trained(family, folder, size):
+    """On the meta device: the same grid, latents and adapter matrices, and whether saved adapters fit, over another."""
+    whole = adapt(load(family))
+    whole.save_trained(folder)
+    hollow = load(family, device="meta", base_adapter=folder)
+    attach_adapter(hollow.network, hollow.adapter_targets, 2, 6.0, 0)
+    hollow.load_adapter(folder)
+    assert hollow.sigmas(4, *size) == whole.sigmas(4, *size)
+    assert hollow.initial_latents([1], *size).shape == whole.initial_latents([1], *size).shape
+    found, expected = (trained_tensors(policy.network) for policy in (hollow, whole))
+    assert {name: t.shape for name, t in found.items()} == {name: t.shape for name, t in expected.items()}
+    weights = (tensor for name, tensor in hollow.network.state_dict().items() if "lora_" not in name)
+    assert all(tensor.is_meta for tensor in weights)
+    other = load(family, device="meta")
+    attach_adapter(other.network, other.adapter_targets, 3, 6.0, 0)
+    with pytest.raises(ValueError, match=r"does not fit: .* should be \(3, .*, is \(2, "):
+        other.load_adapter(folder)
 
 
 def check_the_index_chooses_it(family):

@@ -66,6 +66,10 @@ def test_the_index_chooses_it(schnell):
     checks.check_the_index_chooses_it(schnell)
 
 
+def test_from_shapes_alone_it_knows_what_would_be_trained(schnell, tmp_path):
+    checks.check_from_shapes_alone_it_knows_what_would_be_trained(schnell, tmp_path, SIZES[0])
+
+
 def test_packing_is_the_stock_pipelines():
     latents = torch.randn(2, 3, 4, 6)
     tokens = FluxPipeline._pack_latents(latents, 2, 3, 4, 6)
@@ -74,7 +78,7 @@ def test_packing_is_the_stock_pipelines():
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("num_steps", [1, 2, 4])
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 8])
 @pytest.mark.parametrize("kind", ["schnell", "dev"])
 def test_it_makes_the_stock_pipelines_latents_and_images(families, kind, num_steps, size):
     checks.check_it_makes_the_stock_pipelines_latents_and_images(families[kind], num_steps, size)
@@ -91,7 +95,7 @@ def test_embedded_guidance_is_an_input_of_the_network(families):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("num_steps", [1, 2, 4])
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 8])
 @pytest.mark.parametrize("kind", ["schnell", "dev"])
 def test_its_grid_is_the_one_the_stock_scheduler_walks(families, kind, num_steps, size):
     checks.check_its_grid_is_the_one_the_stock_scheduler_walks(families[kind], num_steps, size)

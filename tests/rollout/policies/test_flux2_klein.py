@@ -76,8 +76,12 @@ def test_the_index_chooses_it(klein):
     checks.check_the_index_chooses_it(klein)
 
 
+def test_from_shapes_alone_it_knows_what_would_be_trained(klein, tmp_path):
+    checks.check_from_shapes_alone_it_knows_what_would_be_trained(klein, tmp_path, SIZES[0])
+
+
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("num_steps", [1, 2, 4])
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 8])
 def test_it_makes_the_stock_pipelines_latents_and_images(klein, num_steps, size):
     checks.check_it_makes_the_stock_pipelines_latents_and_images(klein, num_steps, size)
 
@@ -87,7 +91,7 @@ def test_with_guidance_too_it_makes_the_stock_pipelines_latents_and_images(base)
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("num_steps", [1, 2, 4])
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 8])
 def test_its_grid_is_the_one_the_stock_scheduler_walks(klein, num_steps, size):
     checks.check_its_grid_is_the_one_the_stock_scheduler_walks(klein, num_steps, size)
 

@@ -65,8 +65,12 @@ def test_the_index_chooses_it(lightning):
     checks.check_the_index_chooses_it(lightning)
 
 
+def test_from_shapes_alone_it_knows_what_would_be_trained(lightning, tmp_path):
+    checks.check_from_shapes_alone_it_knows_what_would_be_trained(lightning, tmp_path, SIZES[0])
+
+
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("num_steps", [1, 2, 4])
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 8])
 def test_it_makes_the_stock_pipelines_latents_and_images(lightning, num_steps, size):
     checks.check_it_makes_the_stock_pipelines_latents_and_images(lightning, num_steps, size)
 
@@ -76,7 +80,7 @@ def test_with_guidance_too_it_makes_the_stock_pipelines_latents_and_images(base,
     checks.check_it_makes_the_stock_pipelines_latents_and_images(base, num_steps, SIZES[0])
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 4])
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 8])
 def test_its_grid_is_the_one_the_stock_scheduler_walks(lightning, num_steps):
     checks.check_its_grid_is_the_one_the_stock_scheduler_walks(lightning, num_steps, SIZES[0])
 

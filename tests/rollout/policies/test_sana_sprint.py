@@ -59,13 +59,17 @@ def test_the_index_chooses_it(sprint):
     checks.check_the_index_chooses_it(sprint)
 
 
+def test_from_shapes_alone_it_knows_what_would_be_trained(sprint, tmp_path):
+    checks.check_from_shapes_alone_it_knows_what_would_be_trained(sprint, tmp_path, SIZES[0])
+
+
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("num_steps", [1, 2, 4])
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 8])
 def test_at_temperature_1_it_makes_the_stock_pipelines_latents_and_images(sprint, num_steps, size):
     checks.check_it_makes_the_stock_pipelines_latents_and_images(sprint, num_steps, size)
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 4])
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 8])
 def test_its_grid_is_the_stock_schedulers_in_noise_levels(sprint, num_steps):
     pipe = checks.load_stock(sprint)
     checks.draw_stock(pipe, checks.load(sprint), sprint, num_steps, SIZES[0])
@@ -76,7 +80,7 @@ def test_its_grid_is_the_stock_schedulers_in_noise_levels(sprint, num_steps):
     assert (sigmas[0], sigmas[-1]) == (1.0, 0.0)
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 4])
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 8])
 def test_at_temperature_0_it_follows_the_trigflow_ode(sprint, num_steps):
     """One step of the ODE in TrigFlow's own variables is the rotation cos(t - t') z - sin(t - t') F, with the F that
     the stock pipeline forms from the network's output.

@@ -80,6 +80,10 @@ def test_the_index_chooses_it(plain):
     checks.check_the_index_chooses_it(plain)
 
 
+def test_from_shapes_alone_it_knows_what_would_be_trained(plain, tmp_path):
+    checks.check_from_shapes_alone_it_knows_what_would_be_trained(plain, tmp_path, SIZES[0])
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("num_steps", [1, 2, 4, 8])
 def test_it_makes_the_stock_pipelines_latents_and_images(plain, num_steps, size):

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from rollout.policies.twins.build import save_twin
 from services.cli.inspect_model import inspect_model
 from services.errors import ConfigError
 
@@ -17,6 +18,19 @@ def test_it_says_what_the_folder_is_and_how_it_would_be_trained() -> None:
     assert "schedule    4 steps: [1, 0.75, 0.5, 0.25, 0]" in lines
     assert "  4 x transformer_blocks.N.attn.to_q" in text
     assert "adapter     rank 2: " in text
+
+
+@pytest.mark.parametrize(
+    ("family", "guidance"),
+    [
+        ("sd3", "classifier-free above 1, at twice the work"),
+        ("flux2_klein", "none, for it is distilled"),
+        ("sana_sprint", "an input of the network, at the scale of its stock pipeline's calls"),
+    ],
+)
+def test_it_says_what_guidance_does(tmp_path: Path, family: str, guidance: str) -> None:
+    folder = save_twin(family, tmp_path / family)
+    assert f"guidance    {guidance}" in list(inspect_model(folder, 4, 32, 32, 2))
 
 
 def test_it_counts_the_parameters_of_the_files() -> None:

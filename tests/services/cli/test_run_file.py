@@ -110,8 +110,26 @@ def test_a_missing_or_broken_file_is_told(tmp_path) -> None:
     broken.write_text("a: [")
     with pytest.raises(ConfigError, match="not YAML"):
         load_run_file(broken)
-    with pytest.raises(ConfigError, match=r"expected dotted\.key=value"):
-        load_run_file(QUICKSTART, ["learning.updates"])
+    broken.write_bytes(b"name: \xff")
+    with pytest.raises(ConfigError, match=r"broken\.yaml: not YAML"):
+        load_run_file(broken)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("learning.updates", r"expected dotted\.key=value"),
+        ("learning.updates=[", "the value is not YAML"),
+        ("name.first=a", "name is not a block"),
+        ("rewards.1.weight=2", "the number of one of 1 entries, from 0, found '1'"),
+        ("rewards.text_rendering.weight=2", "found 'text_rendering'"),
+        ("rewards.x={}", "found 'x'"),
+    ],
+)
+def test_an_override_that_cannot_be_applied_is_told(override, sentence) -> None:
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        load_run_file(QUICKSTART, [override])
+    assert override in str(caught.value)
 
 
 def tafs(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -128,6 +146,8 @@ def tafs(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
+        ("learning.updats=3", "unknown key `learning.updats`; the nearest valid one is `updates`"),
+        ("model.dtype=bfloat16", "fleet.merge_adapter needs model.lora and model.dtype float32"),
         ("model.path=no/such/folder", "expected a diffusers pipeline folder, found no"),
         ("rewards.0.use=no_such_module:reward", "no_such_module"),
         ("rewards.0.use=text_rendring", "text_rendering"),

@@ -49,3 +49,19 @@ def test_reference_images_that_the_model_does_not_take_are_refused(tmp_path, siz
     config = load_run_file(QUICKSTART, [f"sampling.prompts={prompts}", f"model.path={tmp_path}"])
     with pytest.raises(ConfigError, match=sentence):
         check_inputs(config)
+
+
+def test_a_pipeline_folder_that_is_not_whole_is_refused_with_what_it_lacks(tmp_path) -> None:
+    index = tmp_path / "model_index.json"
+    config = load_run_file(QUICKSTART, [f"model.path={tmp_path}"])
+    for content, sentence in (
+        ("{", r"model_index\.json: not JSON.*change `model\.path`"),
+        ("[]", r"model_index\.json declares no class; supported are"),
+        (
+            json.dumps({"_class_name": "StableDiffusion3Pipeline", "transformer": ["diffusers", "X"]}),
+            r"expected a whole pipeline, found no .*transformer; change `model\.path`",
+        ),
+    ):
+        index.write_text(content)
+        with pytest.raises(ConfigError, match=sentence):
+            check_inputs(config)

@@ -107,6 +107,16 @@ def test_a_run_that_ends_well_takes_its_target_along(watched) -> None:
     assert not watched.target.exists()
 
 
+def test_a_run_that_somebody_interrupts_takes_its_target_and_that_of_its_ray_along(watched) -> None:
+    ray = watched.target.with_name("ray") / watched.target.name
+    with suppress(KeyboardInterrupt), watched.recorder:
+        watched.recorder.watch_ray(["10.0.0.2:4711"])
+        assert ray.exists()
+        raise KeyboardInterrupt
+    assert not watched.target.exists()
+    assert not ray.exists()
+
+
 def test_a_run_that_ends_with_an_error_leaves_its_target_so_that_it_is_missed(watched) -> None:
     with suppress(StalledError), watched.recorder:
         raise StalledError("nothing moved")

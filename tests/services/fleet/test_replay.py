@@ -5,10 +5,9 @@ import shutil
 import pytest
 
 from services.cli.run_file import load_run_file
-from services.data.codec import encode_trajectory
 from services.data.queue import Ledger, Queue
 from services.data.server import EmbeddedServer
-from services.data.wire import GroupEntry, RewardColumn, ScoredEntry, WireBehaviour, WirePrompt, WireVersion, encode
+from services.data.wire import encode
 from services.errors import ConfigError
 from services.fleet.alone import LoneRun
 from services.fleet.build import build_rewards, digests
@@ -20,31 +19,10 @@ from services.fleet.run_folder import checkpoints_of, config_digest, owned
 from services.fleet.stores import open_stores
 from tests.e2e.conftest import ROOT, RUN_FILE
 
+from .scored_entries import entry_of
+
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 UPDATES = 4
-
-
-def entry_of(scored, blobs) -> ScoredEntry:
-    """As a rollout and a reward worker would have left it."""
-    group = scored.group
-    payloads = encode_trajectory(group.trajectory)
-    drawn = GroupEntry(
-        ordinal=group.ordinal,
-        attempt=0,
-        prompt=WirePrompt.of(group.prompt),
-        behaviour=WireBehaviour.of(group.behaviour),
-        weights=WireVersion.of(group.weights),
-        transitions=tuple(group.trajectory.transitions),
-        diversity=group.diversity,
-        image_steps=(),
-        latents=blobs.put([f"{group.ordinal}/{sample}" for sample in range(len(payloads))], payloads),
-        images=(),
-        producer="rollout-0",
-        created_ms=0,
-        timings={},
-    )
-    columns = tuple(RewardColumn.of(reward) for reward in scored.rewards)
-    return ScoredEntry(group=drawn, rewards=columns, producer="reward-0", scored_ms=0, timings={})
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The run folder has one owner, and goes on only with the configuration it was made with."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from services.cli.run_file import load_run_file
 from services.errors import ConfigError
 from services.fleet.controller import with_ordinals
-from services.fleet.run_folder import config_digest, difference, owned
+from services.fleet.run_folder import config_digest, difference, owned, recorded_provenance
 
 QUICKSTART = Path(__file__).resolve().parents[3] / "deploy/configs/quickstart.yaml"
 
@@ -21,6 +22,18 @@ def test_a_folder_goes_on_with_the_same_configuration(config) -> None:
     for _ in range(2):
         with owned(config(), fresh=False) as folder:
             assert (folder / "config.yaml").exists()
+
+
+def test_a_folder_says_when_its_first_start_was_over_all_of_them(config) -> None:
+    with owned(config(), fresh=False) as folder:
+        made = recorded_provenance(folder)
+        assert made["began"].endswith("Z")
+        made["began"] = "2020-01-01T00:00:00Z"
+        (folder / "run.json").write_text(json.dumps(made))
+    with owned(config(), fresh=False) as folder:
+        assert recorded_provenance(folder)["began"] == "2020-01-01T00:00:00Z"
+    with owned(config(), fresh=True) as folder:
+        assert recorded_provenance(folder)["began"] > "2020-01-01T00:00:00Z"
 
 
 def test_a_changed_configuration_is_refused_with_the_difference(config) -> None:

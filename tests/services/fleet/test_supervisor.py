@@ -4,7 +4,7 @@ import pytest
 
 import services.fleet.supervisor as supervisor_module
 from services.config import FleetConfig, SupervisionConfig
-from services.errors import LearnerLost, WorkerFailed
+from services.errors import ConfigError, LearnerLost, WorkerFailed
 from services.fleet.heartbeat import Pulse
 from services.fleet.supervisor import Supervisor
 
@@ -128,6 +128,15 @@ def test_a_dead_worker_gives_back_what_it_held_and_its_slot_is_filled_again(hous
     assert house.released == ["rollout-0"]
     assert house.notes[0] == "rollout-0 died: process ended"
     assert house.notes[1].startswith("rollout-0 is back after")
+
+
+@pytest.mark.parametrize(("said", "raised"), [(ValueError("size"), ConfigError), (TypeError("bug"), TypeError)])
+def test_a_worker_that_cannot_be_built_ends_the_run_with_what_it_said(tmp_path, monkeypatch, said, raised) -> None:
+    house = House(tmp_path, monkeypatch)
+    monkeypatch.setattr(supervisor_module, "failure", lambda reference: said)
+    house.supervisor.start()
+    with pytest.raises(raised, match=str(said)):
+        house.tick()
 
 
 def test_silence_makes_a_suspect_then_a_dead_one_and_a_beat_in_time_makes_it_well(house) -> None:

@@ -181,6 +181,7 @@ def run_folder(tmp_path: Path, make_history: MakeHistory, make_rows: MakeRows, e
     events = EventLog(folder)
     events.add("start", "The run starts.")
     events.add("worker", "died: <signal 9>", update=40, slot="rollout-1")
+    events.add("learner", "learner-0 died: hung; stacks in /home/me/runs/a/stacks/1.txt", update=41, slot="learner-0")
     events.close()
     for update in (0, 50, 100):
         compose_strip(make_rows(), [f"step {step}" for step in range(4)], f"Update {update}").save(

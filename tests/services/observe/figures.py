@@ -2,11 +2,13 @@
 
 from rewards.tally import Tally
 from services.observe.hacking import Look, Scale, judge
+from services.observe.journeys import Journey, Stage
 from services.observe.metric_cells import QueueFigures, RunFacts, StageFigures
 from services.observe.workers import WorkerFigures
 
 FACTS = RunFacts(
     started=1_759_999_000.0,
+    began="2025-10-09T08:36:40Z",
     planned_updates=300,
     commit="abc1234",
     model="model",
@@ -27,6 +29,20 @@ QUEUE = QueueFigures(
     in_flight=5,
     memory_used_bytes=1_000_000_000,
     memory_limit_bytes=4_000_000_000,
+    payload_bytes=3_000_000,
+)
+JOURNEY = Journey(
+    gid="4/0",
+    prompt="p4",
+    weights=2,
+    update=1,
+    version=3,
+    lineage=0,
+    rewards={"ocr": 0.5},
+    stages=(
+        Stage(name="ticket waits", slot="", began=10.0, ended=10.5),
+        Stage(name="drawing", slot="rollout-0", began=10.5, ended=12.5),
+    ),
 )
 LOOK = Look(
     update=2, trained={"ocr": [0.25, 0.75]}, panel={"reader": [1.0, 0.0, 0.0, 1.0]}, statistics={"diversity": 0.3}

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.observe.endpoint import announce, serve
+from services.observe.endpoint import RAY_TARGETS, announce, serve
 from services.observe.metric_cells import QueueFigures, Saved
 from services.observe.metric_table import (
     MAX_REASONS,
@@ -24,7 +24,7 @@ from services.observe.metric_table import (
 )
 from services.observe.metrics import RunMetrics
 
-from .figures import FACTS, LOOK, QUEUE, VERDICT, WORKERS, make_worker
+from .figures import FACTS, JOURNEY, LOOK, QUEUE, VERDICT, WORKERS, make_worker
 
 
 def scrape(metrics: RunMetrics) -> dict:
@@ -49,7 +49,7 @@ def value(families: dict, name: str, **labels: str) -> float:
 def metrics(make_history) -> RunMetrics:
     metrics = RunMetrics("numbers", FACTS, lambda: QUEUE)
     for record in make_history(3):
-        metrics.observe(record)
+        metrics.observe(record, [JOURNEY, JOURNEY])
     metrics.look(LOOK, VERDICT)
     metrics.save(Saved(unix_time=1_760_000_040.0, seconds=1.5))
     metrics.see(WORKERS)
@@ -145,6 +145,12 @@ def test_an_update_lasts_as_long_as_its_phases_and_calls_add_up(metrics: RunMetr
     assert value(families, "tafs_call_seconds_total", call="sample") == pytest.approx(drawn)
 
 
+def test_where_the_time_of_the_groups_went_is_counted_by_stretch(metrics: RunMetrics) -> None:
+    families = scrape(metrics)
+    assert value(families, "tafs_group_seconds_total", stretch="ticket waits") == 3.0
+    assert value(families, "tafs_group_seconds_total", stretch="drawing") == 12.0
+
+
 def test_a_checkpoint_has_its_time_and_its_seconds_which_its_record_counts_as_a_phase(metrics: RunMetrics) -> None:
     before = value(scrape(metrics), "tafs_phase_seconds_total", phase="checkpoint")
     metrics.look(LOOK, VERDICT)
@@ -217,6 +223,7 @@ def test_a_run_is_in_one_state_and_says_what_it_is(metrics: RunMetrics) -> None:
     states = {state: value(families, "tafs_run_state", state=state) for state in RUN_STATES}
     assert states == {state: float(state == "training") for state in RUN_STATES}
     about = {"commit": "abc1234", "model": "model", "advantage": "control_variate", "max_staleness": "1"}
+    about["began"] = "2025-10-09T08:36:40Z"
     assert value(families, "tafs_run_info", **about) == 1
     assert value(families, "tafs_planned_updates") == 300
 
@@ -257,6 +264,9 @@ def test_the_run_is_announced_to_prometheus_in_a_file(tmp_path) -> None:
     file = announce(tmp_path, "numbers", "127.0.0.1:4711")
     assert file == tmp_path / ".targets" / "numbers.json"
     assert json.loads(file.read_text()) == [{"targets": ["127.0.0.1:4711"], "labels": {"run": "numbers"}}]
+    ray = announce(tmp_path, "numbers", "10.0.0.2:4712", "10.0.0.3:4712", targets=RAY_TARGETS)
+    assert ray == tmp_path / ".targets" / "ray" / "numbers.json"
+    assert json.loads(ray.read_text())[0]["targets"] == ["10.0.0.2:4712", "10.0.0.3:4712"]
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")

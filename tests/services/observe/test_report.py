@@ -83,9 +83,15 @@ def test_a_whole_run_becomes_one_page_that_needs_no_network(run_folder: Path) ->
         "step 3",
         "100 updates",
         "rollout-1: died: &lt;signal 9&gt;",
+        "<td>learner-0 died: hung; stacks in stacks/1.txt</td>",
     ):
         assert words in text
     assert "Updates without a finite gradient changed nothing: 17." in text
+    assert "The same throughout: temperature 0.9." in text
+    assert "font-family" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL), "charts have the page's font"
+    for card in re.findall(r'<figure class="card"><figcaption>.*?</figure>', text.split('id="learning"')[1], re.DOTALL):
+        if "<svg" in card and "On the clock" not in card:
+            assert 'class="caption"' in card, "every chart says in a sentence what it shows"
     assert path.stat().st_size < 3_000_000
 
 

@@ -34,3 +34,12 @@ def test_bins_are_the_means_of_neighbours_the_last_one_of_fewer() -> None:
 def test_the_number_of_steps_counts_those_that_are_not_trained(make_history) -> None:
     assert series.num_steps([record.figures for record in make_history(1, num_steps=6)]) == 6
     assert series.num_steps([]) == 0
+
+
+def test_what_is_the_same_throughout_is_one_number_and_one_update_is_not_throughout() -> None:
+    flat, gap = np.array([0.5, 0.5]), np.array([np.nan, 0.5])
+    assert series.constant([flat, gap]) == 0.5
+    assert series.constant([flat, np.array([0.5, 0.6])]) is None
+    assert series.constant([np.array([0.5]), np.array([0.5])]) is None
+    assert series.constant([np.array([np.nan, np.nan])]) is None
+    assert series.constant([]) is None

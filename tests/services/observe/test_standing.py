@@ -46,6 +46,7 @@ def test_progress_staleness_queue_and_workers_are_shown_by_role_and_number(make_
     text = shown(standing(make_history))
     for part in ("numbers: update 3 of 10", "5 s ago", "staleness", "2 ready, 1 in work, oldest 7 s", "http://here"):
         assert part in text, text
+    assert "last end" not in text, "nobody has died"
     assert text.index("rollout-9") < text.index("rollout-10") < text.index("reward-0")
     (line,) = (line for line in text.splitlines() if "rollout-9" in line)
     assert "1.2 s" in line, "the age of its lease"
@@ -74,6 +75,7 @@ def test_rates_need_two_looks(make_history) -> None:
 def test_a_narrow_terminal_leaves_out_what_is_least(make_history, width) -> None:
     text = shown(standing(make_history), width=width)
     assert "lease" not in text
+    assert "rollout-10" in text, "who it is about is never cut off"
     assert max(map(len, text.splitlines())) <= width
 
 

@@ -17,13 +17,14 @@ from pathlib import Path
 import msgspec
 import yaml
 
+from rewards.tally import Tally
 from services.observe.endpoint import announce, serve
 from services.observe.history import UpdateRecord
 from services.observe.metric_cells import QueueFigures, Saved
 from services.observe.metrics import RunMetrics
 from services.observe.workers import WorkerFigures
 
-from .figures import FACTS, LOOK, QUEUE, VERDICT, WORKERS
+from .figures import FACTS, JOURNEY, LOOK, QUEUE, VERDICT, WORKERS
 
 FOLDER = Path(__file__).resolve().parents[3] / "deploy/observability"
 PROMETHEUS = shutil.which("prometheus")
@@ -60,7 +61,8 @@ class Run:
 
     def _feed(self) -> None:
         for record in self._records:
-            self.metrics.observe(self.change_record(msgspec.structs.replace(record, unix_time=time.time())))
+            fresh = msgspec.structs.replace(record, unix_time=time.time())
+            self.metrics.observe(self.change_record(fresh), [JOURNEY])
             self.metrics.see([self.change_worker(grown(worker, record.update)) for worker in WORKERS])
             self.metrics.save(self.saved or Saved(unix_time=time.time(), seconds=0.1))
             if self._ended.wait(UPDATE_S):
@@ -87,6 +89,10 @@ def grown(worker: WorkerFigures, update: int) -> WorkerFigures:
         version=version,
         digest="aa",
         deaths=1,
+        rewards={
+            name: tally + Tally(calls=2 * update, images=80 * update, seconds=0.1 * update)
+            for name, tally in worker.rewards.items()
+        },
     )
 
 
@@ -194,9 +200,9 @@ def write_configuration(folder: Path, runs: Path, alertmanager: int, receiver: s
     if hasty:
         prometheus["global"] = {"scrape_interval": "1s", "scrape_timeout": "900ms", "evaluation_interval": "1s"}
     prometheus["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{alertmanager}"]
-    (job,) = prometheus["scrape_configs"]
-    assert job["file_sd_configs"][0]["files"] == ["../../runs/.targets/*.json"]
-    job["file_sd_configs"][0]["files"] = [f"{runs}/.targets/*.json"]
+    for job, name in zip(prometheus["scrape_configs"], ("*.json", "ray/*.json"), strict=True):
+        assert job["file_sd_configs"][0]["files"][0] == f"../../runs/.targets/{name}"
+        job["file_sd_configs"][0]["files"] = [f"{runs}/.targets/{name}"]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(prometheus))
     (folder / "rules").mkdir()
     for file in (FOLDER / "rules").glob("*.yml"):
