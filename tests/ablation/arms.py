@@ -18,12 +18,16 @@ class Arm:
     temperatures: tuple[float, ...] = (0.5, 0.75, 1.0)
     staleness: int = 0
     note: str = ""
+    like: str = ""  # the arm whose search chose this one's rate and temperature
     fixed: tuple[str, ...] = field(default=())  # settings that stand in the place of the searched temperature
 
 
 ARMS: dict[str, Arm] = {
     "flow_sde_terminal": Arm(
         overrides=FLOW_SDE, temperatures=(0.5, 0.7, 0.9), note="Flow-GRPO: the baseline of the headline"
+    ),
+    "flow_sde_step_aware": Arm(
+        overrides=FLOW_SDE[:1], temperatures=(0.5, 0.7, 0.9), note="Flow-SDE with our credit and weights"
     ),
     "step_aware": Arm(note="the default: annealed kernel, control_variate, equal_v"),
     "terminal": Arm(overrides=(TERMINAL,), note="our kernel and weights, terminal advantages"),
@@ -57,17 +61,21 @@ ARMS: dict[str, Arm] = {
                    "[1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0]]"),
         note="K of 1, 2, 4 and 8",
     ),
-    "same_step": Arm(overrides=("learning.advantage={mode: same_step}",), note="control: the credit trap"),
+    "same_step": Arm(
+        overrides=("learning.advantage={mode: same_step}",), like="step_aware", note="control: the credit trap"
+    ),
     "shuffled": Arm(
-        overrides=("learning.advantage={mode: control_variate, shuffle_rewards: true}",), note="control: must not learn"
+        overrides=("learning.advantage={mode: control_variate, shuffle_rewards: true}",),
+        like="step_aware",
+        note="control: must not learn",
     ),
     **{
-        f"stale_{age}": Arm(staleness=age, note=f"groups {age} updates old")
+        f"stale_{age}": Arm(staleness=age, like="step_aware", note=f"groups {age} updates old")
         for age in (1, 2, 4, 8)
     },
     **{
         f"stale_{age}_uncorrected": Arm(
-            staleness=age, overrides=("learning.correction=false",),
+            staleness=age, like="step_aware", overrides=("learning.correction=false",),
             note=f"groups {age} updates old, neither weighted nor dropped",
         )
         for age in (1, 2, 4, 8)

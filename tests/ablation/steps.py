@@ -15,15 +15,14 @@ from pathlib import Path
 
 import torch
 
+from rewards.ocr import build_tiny_recogniser
 from rollout.policy import Policy
 from services.cli.run_file import load_run_file
 from services.config import RunConfig
 from services.fleet.alone import LoneRun
 from services.fleet.build import build_rewards
-from services.fleet.evaluation import evaluate
-from services.fleet.messages import EvaluationTask
 from tests.ablation.arms import ARMS
-from tests.ablation.study import NAMELESS, ROOT, commit, read_records
+from tests.ablation.study import ROOT, commit, evaluated, matches_of, mean_of, read_records
 
 RUN_FILE = ROOT / "deploy/configs/quickstart.yaml"
 STEPS = (1, 2, 4, 8)
@@ -40,8 +39,8 @@ def grid(steps: int) -> str:
 def read_at(policy: Policy, config: RunConfig, steps: int) -> dict[str, float]:
     """Exact match of K steps by temperature, as the policy's weights are now."""
     there = load_run_file(RUN_FILE, [*ACTIONS, grid(steps), f"evaluation.images={config.evaluation.images}"])
-    part = evaluate(policy, there, EvaluationTask(version=NAMELESS, temperatures=TEMPERATURES, share=0, shares=1))
-    return {f"{tau:g}": part.exact[tau] / part.images for tau in TEMPERATURES}
+    read = matches_of(build_tiny_recogniser())
+    return {f"{tau:g}": mean_of(read, evaluated(policy, there, tau)) for tau in TEMPERATURES}
 
 
 def main() -> None:

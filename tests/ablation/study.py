@@ -8,9 +8,10 @@ The figure is the exact match of held-out images; where the run file's first rew
 
 Every finished run is a line of FOLDER/runs.jsonl and is never repeated while its settings, commit aside, are the same;
 a run that was cut off starts anew. With --search-images each arm first tries its rates and temperatures on a seed of
-its own (1000) with that budget and a third of the images in its three evaluations, and its study runs take those whose
+its own (1000) with that budget and a third of the images in its two evaluations, and its study runs take those whose
 curve is best with the serving sampler, on average over its points; without, the base file's rate and the arm's middle
-temperature. Prints the table and draws the figure of what FOLDER holds (table.py).
+temperature. An arm that is another one with a single change takes that one's choice. Once a run has reached the target,
+it is evaluated at its end only. Prints the table and draws the figure of what FOLDER holds (table.py).
 """
 
 from __future__ import annotations
@@ -20,22 +21,29 @@ import json
 import math
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from rewards.reward import checked
+from rewards.exact_match import exact_match
+from rewards.judge import build_judge
+from rewards.ocr import build_tiny_recogniser
+from rewards.reward import Reader, Reward, checked
+from rollout.policy import Conditions, Policy, conditions_of
+from rollout.process import process_of
 from rollout.prompts import load_prompts
-from rollout.types import WeightsVersion
+from rollout.sampler import Noise, named_noise, sample
+from rollout.seeding import named_seed
+from rollout.types import Prompt
 from services.cli.run_file import load_run_file
 from services.config import RunConfig
 from services.fleet.alone import LoneRun
 from services.fleet.build import build_rewards
-from services.fleet.evaluation import draw, evaluate, evaluation_of
-from services.fleet.messages import EvaluationTask
+from services.fleet.evaluation import evaluation_of
 from tests.ablation.arms import ARMS, Arm
 from tests.ablation.table import TARGET, write_results
 
@@ -49,24 +57,28 @@ BARE = (
 )
 """Every arm learns what its update makes of the reward, and nothing holds it back, in updates so small that the noise
 of their gradients counts: with the run file's sixteen groups the rate and its warm-up decide, whatever the method."""
-NAMELESS = WeightsVersion(version=0, update=0, lineage=0, digest="")
+PROMPTS_PER_BATCH = 6
 
 
-def run_of(config: RunConfig, arm: Arm, images: int, every: int, untrained: dict[str, float] | None) -> dict[str, Any]:
+def run_of(
+    config: RunConfig, arm: Arm, images: int, every: int, untrained: dict[str, float] | None, target: float = math.inf
+) -> dict[str, Any]:
     """One run: its curve [{images, seconds, serving}], from the untrained model on, whose point is `untrained` where it
-    is known; the last point has tau_0 and judge_serving too.
+    is known; the last point has tau_0 and judge_serving too. Between a point that reaches the target and the last one
+    there is none.
 
-    seconds are those of drawing, scoring and learning; evaluation is not in them.
+    seconds are the processor's, of drawing, scoring and learning on one thread; evaluation is not in them.
     """
     run = LoneRun(config, build_rewards(config), staleness=arm.staleness)
     per_update = config.learning.groups_per_update * config.sampling.samples_per_group
     curve, spent, reports = [untrained or _figures(run, config, 0, 0.0)], 0.0, []
     for update in range(1, config.learning.updates + 1):
-        started = time.perf_counter()
+        started = time.process_time()
         reports.append(run.update())
-        spent += time.perf_counter() - started
+        spent += time.process_time() - started
         last = update == config.learning.updates
-        if last or update * per_update % every < per_update:
+        looked_at = update * per_update % every < per_update and curve[-1]["serving"] < target
+        if last or looked_at:
             curve.append(_figures(run, config, update * per_update, spent, last=last))
     last = reports[-1]
     distances = [report.distance for report in reports if math.isfinite(report.distance)]  # none: nothing was trained
@@ -86,43 +98,68 @@ def _figures(run: LoneRun, config: RunConfig, images: int, seconds: float, *, la
     """The average's figure with the serving sampler; at the last point without noise, and by the judge, too."""
     run.use(run.learner.average.tensors)
     serving = config.sampling.serving_temperature
-    if config.rewards[0].use != "text_rendering":
-        found = {tau: mean_reward(run, config, tau) for tau in ((serving, 0.0) if last else (serving,))}
-        figures = {
-            "images": images,
-            "seconds": seconds,
-            "serving": found[serving],
-            "evaluated": evaluated_images(config),
-        }
-        return figures | ({"tau_0": found[0.0], "judge_serving": math.nan} if last else {})
-    taus = tuple(dict.fromkeys((serving, 0.0))) if last else (serving,)
-    part = evaluate(run.policy, config, EvaluationTask(version=NAMELESS, temperatures=taus, share=0, shares=1))
-    figures = {
-        "images": images,
-        "seconds": seconds,
-        "serving": part.exact[serving] / part.images,
-        "evaluated": part.images,
-    }
+    read = figure_of(run, config)
+    pictures = [*evaluated(run.policy, config, serving)]
+    figures = {"images": images, "seconds": seconds, "serving": mean_of(read, pictures), "evaluated": count(pictures)}
     if last:
-        figures |= {"tau_0": part.exact[0.0] / part.images, "judge_serving": part.judge_exact[serving] / part.images}
+        figures["tau_0"] = mean_of(read, evaluated(run.policy, config, 0.0)) if serving else figures["serving"]
+        figures["judge_serving"] = mean_of(matches_of(build_judge()), pictures) if reads_text(config) else math.nan
     return figures
 
 
-def mean_reward(run: LoneRun, config: RunConfig, temperature: float) -> float:
-    """The first reward's mean over the final images that an evaluation draws."""
-    prompts, scores = load_prompts(evaluation_of(config).prompts), []
-    count = evaluated_images(config) // len(prompts)
-    for index, prompt in enumerate(prompts):
-        pixels = draw(run.policy, config, prompt, index, count, temperature)
-        scores.append(checked(run.rewards[0].reward, pixels, [prompt.text] * count, [prompt.metadata] * count))
-    return float(np.concatenate(scores).mean())
+Pictures = tuple[NDArray[np.uint8], Sequence[Prompt]]  # [n, H, W, 3], and the prompt of each
+Figure = Callable[[NDArray[np.uint8], Sequence[Prompt]], NDArray[Any]]  # one number per picture
 
 
-def evaluated_images(config: RunConfig) -> int:
-    """How many images an evaluation draws: as many of every prompt."""
-    evaluation = evaluation_of(config)
-    prompts = len(load_prompts(evaluation.prompts))
-    return -(-evaluation.images // prompts) * prompts
+def evaluated(policy: Policy, config: RunConfig, temperature: float) -> Iterator[Pictures]:
+    """The evaluation's final images, those that `services.fleet.evaluation` draws, several prompts in one batch."""
+    evaluation, behaviour = evaluation_of(config), config.sampling.constant_behaviour(temperature)
+    prompts, seed = load_prompts(evaluation.prompts), named_seed("evaluation", 0)
+    each = -(-evaluation.images // len(prompts))
+    for first in range(0, len(prompts), PROMPTS_PER_BATCH):
+        block = range(first, min(first + PROMPTS_PER_BATCH, len(prompts)))
+        rows = Conditions.concatenate([conditions_of(policy, prompts[index]) for index in block])
+        noises = [named_noise(policy, behaviour, seed, index, range(each)) for index in block]
+        conditions = rows.take([row for row in range(len(block)) for _ in range(each)])
+        drawn = sample(policy, conditions, process_of(behaviour), together(noises))
+        yield policy.decode(drawn.clean[:, -1]).numpy(), [prompts[index] for index in block for _ in range(each)]
+
+
+def together(noises: Sequence[Noise]) -> Noise:
+    """The noise of several prompts' samples, one after another."""
+    return lambda step: torch.cat([noise(step) for noise in noises])
+
+
+def reads_text(config: RunConfig) -> bool:
+    """Whether the first reward reads text, so that the figure is the exact match."""
+    return config.rewards[0].use == "text_rendering"
+
+
+def figure_of(run: LoneRun, config: RunConfig) -> Figure:
+    """What a curve shows the mean of."""
+    return matches_of(build_tiny_recogniser()) if reads_text(config) else scores_of(run.rewards[0].reward)
+
+
+def matches_of(reader: Reader) -> Figure:
+    """1 where the reader finds exactly the target."""
+    return lambda pixels, prompts: exact_match(reader, pixels, [str(prompt.metadata["target"]) for prompt in prompts])
+
+
+def scores_of(reward: Reward) -> Figure:
+    """The reward itself."""
+    return lambda pixels, prompts: checked(
+        reward, pixels, [prompt.text for prompt in prompts], [prompt.metadata for prompt in prompts]
+    )
+
+
+def mean_of(figure: Figure, pictures: Iterable[Pictures]) -> float:
+    """The mean over all pictures."""
+    return float(np.concatenate([figure(pixels, prompts) for pixels, prompts in pictures]).mean())
+
+
+def count(pictures: Iterable[Pictures]) -> int:
+    """How many there are."""
+    return sum(len(prompts) for _, prompts in pictures)
 
 
 class Study:
@@ -136,7 +173,15 @@ class Study:
         self._untrained: dict[object, dict[str, float]] = {}  # by what the evaluation depends on
 
     def run(
-        self, name: str, seed: int, settings: Sequence[str], images: int, *, every: int, evaluated: int
+        self,
+        name: str,
+        seed: int,
+        settings: Sequence[str],
+        images: int,
+        *,
+        every: int,
+        evaluated: int,
+        target: float = math.inf,
     ) -> dict[str, Any]:
         """The record of a run, which is made first where it is not there."""
         arm = ARMS[name]
@@ -151,7 +196,7 @@ class Study:
         config = load_run_file(self._arguments.base, [*asked, f"learning.updates={max(images // per_update, 1)}"])
         print(f"{name} seed {seed} {' '.join(settings)}: {config.learning.updates} updates", flush=True)
         serving = (config.sampling.serving_temperature, config.sampling.sigmas, evaluated)
-        made = run_of(config, arm, images, every, self._untrained.get(serving))
+        made = run_of(config, arm, images, every, self._untrained.get(serving), target)
         self._untrained[serving] = made["curve"][0]
         record = {**key, "commit": commit(), **made}
         with self._file.open("a", encoding="utf-8") as file:
@@ -162,10 +207,12 @@ class Study:
     def best(self, name: str) -> tuple[str, ...]:
         """The settings that an arm's study runs take beside its own."""
         arm = ARMS[name]
+        if arm.like:
+            return self.best(arm.like)
         images = self._arguments.search_images
         if not images:
             return arm.fixed or (temperature(arm.temperatures[len(arm.temperatures) // 2]),)
-        effort = {"every": max(images // 3, 1), "evaluated": max(self._arguments.evaluate // 3, 1)}
+        effort = {"every": max(images // 2, 1), "evaluated": max(self._arguments.evaluate // 3, 1)}
         tried = [(self.run(name, SEARCH_SEED, found, images, **effort), found) for found in searched(arm)]
         return max(tried, key=lambda entry: sum(point["serving"] for point in entry[0]["curve"]))[1]
 
@@ -220,7 +267,7 @@ def main() -> None:
     torch.set_num_threads(1)
     study = Study(arguments)
     chosen = {name: study.best(name) for name in arguments.arms}
-    effort = {"every": arguments.every, "evaluated": arguments.evaluate}
+    effort = {"every": arguments.every, "evaluated": arguments.evaluate, "target": arguments.target}
     done = [
         study.run(name, seed, chosen[name], arguments.images, **effort)
         for seed in arguments.seeds

@@ -73,7 +73,8 @@ def table(records: Sequence[Record], baseline: str, target: float = TARGET) -> s
     """Markdown, one line per arm."""
     head = (
         "arm", "seeds", "settings", "serving", "tau 0", "judge", "serving - baseline", f"images to {target:g}",
-        "images / baseline's", f"seconds to {target:g}", "seconds / baseline's", "seconds", "distance", "dropped",
+        "images / baseline's", f"CPU seconds to {target:g}", "seconds / baseline's", "CPU seconds", "distance",
+        "dropped",
     )  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for arm in arms_of(records):
@@ -141,9 +142,8 @@ def figure(records: Sequence[Record], baseline: str, path: Path, target: float =
     left, right = picture.subplots(1, 2, width_ratios=(1.4, 1))
     for number, arm in enumerate(arms):
         curves = [record["curve"] for record in records if record["arm"] == arm]
-        length = min(len(curve) for curve in curves)
-        x = [point["images"] for point in curves[0][:length]]
-        y = np.array([[point["serving"] for point in curve[:length]] for curve in curves])
+        x = sorted({point["images"] for curve in curves for point in curve})
+        y = np.array([_interpolated(curve, x) for curve in curves])
         line = left.plot(x, y.mean(0), label=arm, linestyle=("-", "--", ":")[number // 10 % 3])[0]
         left.fill_between(x, y.min(0), y.max(0), color=line.get_color(), alpha=0.12, linewidth=0)
     left.axhline(target, color="0.6", linewidth=0.8)
@@ -167,6 +167,12 @@ def figure(records: Sequence[Record], baseline: str, path: Path, target: float =
     right.set(xlabel=f"figure minus {baseline}, paired by seed, 95 %")
     right.legend(fontsize=7)
     picture.savefig(path, dpi=120)
+
+
+def _interpolated(curve: Sequence[Record], images: Sequence[int]) -> list[float]:
+    """The curve between its points, linearly."""
+    known, found = [point["images"] for point in curve], [point["serving"] for point in curve]
+    return [float(value) for value in np.interp(images, known, found)]
 
 
 def write_results(records: Sequence[Record], baseline: str, folder: Path, target: float = TARGET) -> None:

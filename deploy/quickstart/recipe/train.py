@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +63,20 @@ def train_autoencoder(vae: AutoencoderKL, rng: np.random.Generator) -> None:
     vae.requires_grad_(False)
 
 
-def train_flow(pipeline: StableDiffusion3Pipeline, rng: np.random.Generator, updates: int) -> None:
-    """Flow matching: the transformer learns v = eps - x0 at uniform noise levels, the text encoders learn with it."""
+def out_of_focus(count: int, rng: np.random.Generator) -> tuple[list[str], NDArray[np.uint8]]:
+    """What the shipped model learned from."""
+    return batch(count, rng, FLOW_OUT_OF_FOCUS)
+
+
+def train_flow(
+    pipeline: StableDiffusion3Pipeline,
+    rng: np.random.Generator,
+    updates: int,
+    drawn: Callable[[int, np.random.Generator], tuple[list[str], NDArray[np.uint8]]] = out_of_focus,
+) -> None:
+    """Flow matching: the transformer learns v = eps - x0 at uniform noise levels, the text encoders learn with it.
+    drawn: so many prompts and their pictures.
+    """
     networks = (pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2)
     parameters = [parameter for network in networks for parameter in network.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=FLOW_RATE, weight_decay=1e-4)
@@ -71,7 +84,7 @@ def train_flow(pipeline: StableDiffusion3Pipeline, rng: np.random.Generator, upd
     config = pipeline.vae.config
     started = time.monotonic()
     for update in range(updates):
-        prompts, pictures = batch(BATCH, rng, FLOW_OUT_OF_FOCUS)
+        prompts, pictures = drawn(BATCH, rng)
         with torch.no_grad():
             x0 = pipeline.vae.encode(as_tensor(pictures)).latent_dist.sample()
             x0 = (x0 - config.shift_factor) * config.scaling_factor
