@@ -1,0 +1,44 @@
+import math
+
+import numpy as np
+
+from tests.ablation.snr_quickstart import cosine, groups_needed, signal_and_noise
+
+MEAN = np.zeros(40, dtype=np.float32)
+MEAN[:4] = 1.0  # |mean|^2 = 4
+
+
+def drawn(count: int, noise: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return MEAN + noise * rng.standard_normal((count, len(MEAN))).astype(np.float32)
+
+
+def gram(gradients: np.ndarray) -> np.ndarray:
+    return (gradients @ gradients.T).astype(np.float64)
+
+
+def test_equal_gradients_are_all_signal() -> None:
+    assert signal_and_noise(gram(drawn(5, 0.0, 0))) == (4.0, 0.0)
+
+
+def test_signal_and_noise_are_found_without_bias() -> None:
+    found = np.array([signal_and_noise(gram(drawn(16, 1.0, seed))) for seed in range(400)])
+    error = found.std(0) / 20.0
+    assert (abs(found.mean(0) - (4.0, 40.0)) < 4.0 * error).all()
+
+
+def test_groups_needed_is_the_noise_of_one_group_over_the_signal_and_knows_how_sure_it_is() -> None:
+    needed, half = groups_needed(gram(drawn(400, 1.0, 1)), 2)  # each gradient is of two groups: 80 / 4
+    assert abs(math.log(needed / 20.0)) < 2.0 * half
+    assert half < 0.5
+    assert math.isclose(groups_needed(9.0 * gram(drawn(400, 1.0, 1)), 2)[0], needed)
+
+
+def test_without_a_signal_no_number_of_groups_is_enough() -> None:
+    at_right_angles = np.eye(4)
+    assert groups_needed(at_right_angles, 2)[0] == math.inf
+
+
+def test_the_cosine_of_two_noisy_sets_of_one_mean_is_one() -> None:
+    assert abs(cosine(drawn(400, 1.0, 2), drawn(400, 1.0, 3)) - 1.0) < 0.1
+    assert abs(cosine(drawn(400, 1.0, 2), -drawn(400, 1.0, 3)) + 1.0) < 0.1
