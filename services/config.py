@@ -74,7 +74,8 @@ class SupervisionConfig(Block):
     drain_timeout_s: Rate = 30.0
     """Seconds that a stop request leaves for the groups in flight; then the checkpoint is written without them."""
     restarts: Annotated[int, Field(ge=0)] = 5
-    """How often one worker is restarted within restart_window_s; 0 = never. One more death, and it is given up."""
+    """How often one worker is restarted within restart_window_s; 0 = never. One more death, and it is given up. What
+    dies with its node is not counted."""
     restart_window_s: Rate = 600.0
     """Seconds after which a restart is forgotten."""
     backoff_s: Rate = 0.5

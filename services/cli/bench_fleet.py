@@ -11,7 +11,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -53,6 +53,10 @@ class Nobody:
     def death(self) -> str | None:
         """It never dies."""
         return None
+
+    def died_with(self, nodes: Set[str]) -> bool:
+        """It has no node."""
+        return False
 
     def call(self, method: str) -> None:
         """Not heard."""
@@ -207,6 +211,7 @@ def _drive(config: RunConfig, url: str, learner: Connection, updates: int, worke
         note=lambda text: None,
         show=lambda workers: None,
         deaths=lambda living: deaths([worker for worker in living if isinstance(worker, Worker)]),
+        lost_nodes=set,
     )
     fleet = cast(Fleet, SimulatedFleet(config, supervisor, learner))
     controller = Controller(

@@ -16,7 +16,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +27,8 @@ from services.fleet.placement import GIB, Bundle, Needs, Node, crowded_out
 from services.fleet.stacks import stacks
 
 WATCH, LINGER = "watch", "linger"
+NODE_DIED = "because its node has died"
+"""In Ray's words for the end of an actor."""
 ASKED = "a worker"
 START_ATTEMPTS = 4
 """Of the private cluster: Ray gives its node 30 s, which is too short on a machine that is busy otherwise."""
@@ -50,6 +52,12 @@ class Host:
         with socket.socket() as probe:
             probe.bind(("", 0))
             return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+
+    def node(self) -> str:
+        """Ray's name of the node that this process is on."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
 
     def start(self, role: str, arguments: Sequence[Any]) -> None:
         """Build the role's worker."""
@@ -218,6 +226,7 @@ class Worker:
         self._actor = actor.remote()
         self.gone = self._actor.linger.options(concurrency_group=LINGER).remote()
         """A reference that is ready when the process is over."""
+        self._node = self._actor.node.options(concurrency_group=WATCH).remote()
 
     def free_address(self) -> Any:  # noqa: ANN401 - an ObjectRef
         """A reference to host:port on the worker's node."""
@@ -242,6 +251,11 @@ class Worker:
     def death(self) -> str | None:
         """Why the actor's process is gone; None while it is not."""
         return None if not finished([self.gone]) else str(failure(self.gone)).removeprefix(f"{ASKED}: ")
+
+    def died_with(self, nodes: Set[str]) -> bool:
+        """Whether what ended this process was the end of its node; nodes: those that are lost."""
+        known = bool(finished([self._node])) and failure(self._node) is None
+        return (known and results([self._node], 1.0, ASKED)[0] in nodes) or NODE_DIED in (self.death() or "")
 
     def kill(self) -> None:
         """End the actor now; a stopped process follows within some seconds."""
@@ -291,8 +305,19 @@ def deaths(workers: Sequence[Worker]) -> dict[str, str]:
     return {worker.slot: worker.death() or "" for worker in workers if worker.gone in over}
 
 
+def lost_nodes() -> set[str]:
+    """Ray's names of the connected cluster's nodes that are no more. It takes Ray some 15 s to be sure of one that
+    does not say goodbye.
+    """
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
+
+
 def _cause(error: Exception) -> str:
     """Ray's reason for an actor's death, in a line."""
     text = " ".join(str(error).split())
+    if NODE_DIED in text:
+        return text[text.index("The actor died because") :][:200]
     found = re.search(r"Worker exit type: (\w+) Worker exit detail: (.*?)( Some common causes|$)", text)
     return f"process ended ({found[1]}): {found[2]}"[:200] if found else text[:200]

@@ -49,7 +49,7 @@ class Limits:
     start_s: float  # from the start of the process to its readiness
     hang_s: float  # in one piece of work
     drain_s: float  # to finish the work in hand
-    restarts: int  # of one worker within window_s
+    restarts: int  # of one worker within window_s; what dies with its node is not counted
     window_s: float
     backoff_s: float  # before the first restart; doubles with each within the window
     backoff_max_s: float
@@ -75,7 +75,7 @@ class Life:
     since: float = 0.0  # when it came into this state
     silence_s: float = 0.0
     incarnation: int = 0
-    restarts: tuple[float, ...] = ()  # when it was restarted, within the window
+    deaths: tuple[float, ...] = ()  # when it died, within the window, as far as that is held against it
     retry_at: float = 0.0  # RESTARTING: not before
     reason: str = ""  # of the last death or end
 
@@ -89,7 +89,11 @@ def advance(life: Life, seen: Seen, limits: Limits, jitter: float = 0.0) -> Life
     life = replace(life, silence_s=0.0 if seen.beat else life.silence_s + seen.elapsed_s)
     cause = _cause_of_death(life, seen, limits)
     if cause is not None:
-        return _enter(life, State.STOPPED if life.state is State.DRAINING else State.DEAD, seen.now, cause)
+        return (
+            _enter(life, State.STOPPED, seen.now, cause)
+            if life.state is State.DRAINING
+            else _die(life, seen.now, cause)
+        )
     if life.state is State.DRAINING:
         return life
     if life.state is State.STARTING:
@@ -107,7 +111,6 @@ def restarted(life: Life, now: float) -> Life:
         since=now,
         silence_s=0.0,
         incarnation=life.incarnation + 1,
-        restarts=(*life.restarts, now),
     )
 
 
@@ -123,7 +126,14 @@ def drained(life: Life, now: float) -> Life:
 
 def killed(life: Life, now: float, reason: str) -> Life:
     """Somebody else decided that the worker is over, such as a rank of the learner with its peers."""
-    return _enter(life, State.DEAD, now, reason) if life.state in LIVING else life
+    return _die(life, now, reason) if life.state in LIVING else life
+
+
+def forgiven(life: Life, died_at: float) -> Life:
+    """The death at that time is not held against the worker any more; one that was given up for it starts again."""
+    deaths = tuple(at for at in life.deaths if at != died_at)
+    revived = life.state is State.FAILED and deaths != life.deaths
+    return replace(life, deaths=deaths, state=State.RESTARTING if revived else life.state)
 
 
 def why_hopeless(role: str, lives: Sequence[Life], least: int) -> str | None:
@@ -159,11 +169,16 @@ def _cause_of_death(life: Life, seen: Seen, limits: Limits) -> str | None:
 
 
 def _after_death(life: Life, now: float, limits: Limits, jitter: float) -> Life:
-    recent = tuple(at for at in life.restarts if at > now - limits.window_s)
-    if len(recent) >= limits.restarts:
+    recent = tuple(at for at in life.deaths if at > now - limits.window_s)
+    if len(recent) > limits.restarts:
         return _enter(life, State.FAILED, now)
-    pause = min(limits.backoff_max_s, limits.backoff_s * 2.0 ** len(recent)) * (0.75 + 0.5 * jitter)
-    return replace(_enter(life, State.RESTARTING, now), restarts=recent, retry_at=now + pause)
+    doublings = max(len(recent) - 1, 0)
+    pause = min(limits.backoff_max_s, limits.backoff_s * 2.0**doublings) * (0.75 + 0.5 * jitter)
+    return replace(_enter(life, State.RESTARTING, now), deaths=recent, retry_at=now + pause)
+
+
+def _die(life: Life, now: float, reason: str) -> Life:
+    return replace(_enter(life, State.DEAD, now, reason), deaths=(*life.deaths, now))
 
 
 def _enter(life: Life, state: State, now: float, reason: str | None = None) -> Life:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from services.config import FleetConfig, RoleConfig, SupervisionConfig
 from services.errors import ConfigError, LearnerLost, WorkerFailed
-from services.fleet.actors import Worker, deaths, failure, finished, results
+from services.fleet.actors import Worker, deaths, failure, finished, lost_nodes, results
 from services.fleet.heartbeat import Beat, Hearts
 from services.fleet.lifecycle import (
     HOPEFUL,
@@ -27,11 +27,13 @@ from services.fleet.lifecycle import (
     State,
     advance,
     drained,
+    forgiven,
     healthy,
     killed,
     restarted,
     why_hopeless,
 )
+from services.fleet.lost_nodes import Death, Inquest
 from services.fleet.stacks import write_stacks
 from services.fleet.totals import NOTHING, Totals, add_beat
 from services.observe.workers import WorkerFigures
@@ -115,12 +117,15 @@ class Supervisor:
         note: Callable[[str], None],
         show: Callable[[Sequence[WorkerFigures]], None],
         deaths: Callable[[Sequence[Worker]], Mapping[str, str]] = deaths,
+        lost_nodes: Callable[[], Set[str]] = lost_nodes,
     ) -> None:
         """place: gives a slot a process. build: starts a member's worker, returns the reference that is ready when it
         is built. release: gives back what the worker of that slot had claimed; its process is dead. folder: the run's.
         note: tells the operator. show: tells the observers, about once a second. deaths: why those are gone that are.
+        lost_nodes: which of the cluster's nodes are no more.
         """
         self._deaths = deaths
+        self._inquest = Inquest(lost_nodes)
         self._show = show
         self._shown = 0.0
         self._hearts = hearts
@@ -218,6 +223,7 @@ class Supervisor:
             self._fit(role, workers)
         if self._now - self._shown > SHOW_EVERY_S:
             self._shown = self._now
+            self._forgive()
             self._show([member.figures() for member in self.members()])
         if lost is not None:
             self.end_learner(lost)
@@ -227,7 +233,7 @@ class Supervisor:
     def end_learner(self, reason: str) -> None:
         """End every rank: none can go on without its peers."""
         for member in self.members("learner"):
-            self._become(member, killed(member.life, time.monotonic(), reason))
+            self._become(member, killed(member.life, self._now, reason))
 
     def respawn_learner(self) -> bool:
         """Start all ranks anew when their pause is over; whether it was. WorkerFailed if their budget is spent."""
@@ -336,7 +342,7 @@ class Supervisor:
             self._bury(member)
         elif life.state is State.STOPPED and member.leaving:
             self._dismiss(member)
-        elif life.state is State.HEALTHY and before.state is State.STARTING and life.restarts:
+        elif life.state is State.HEALTHY and before.state is State.STARTING and member.died_at:
             self._note(f"{member.slot} is back after {self._now - member.died_at:.1f} s")
         elif life.state is State.FAILED:
             self._note(f"{member.slot} is given up: its restarts are spent")
@@ -348,11 +354,22 @@ class Supervisor:
         if member.alive.death() is None:
             path = self._dump(f"{member.slot} {reason}", [member])
             reason += f"; stacks in {path}"
+        self._inquest.add(Death(slot=member.slot, at=member.life.since, worker=member.alive))
         member.alive.kill()
         member.worker = member.building = member.loop = None
         self._note(f"{member.slot} died: {reason}")
         if member.role != "learner":
             self._release(member.slot)
+
+    def _forgive(self) -> None:
+        """What died with its node is not held against its slot, nor against the ranks that were ended with it."""
+        for death in self._inquest.close(self._now):
+            self._note(f"{death.slot} had died with its node, which is not held against it")
+            peers = (
+                self.members("learner") if self._members[death.slot].role == "learner" else [self._members[death.slot]]
+            )
+            for member in peers:
+                member.life = forgiven(member.life, death.at)
 
     def _dismiss(self, member: Member) -> None:
         """End the process of a worker that has left."""

@@ -15,6 +15,7 @@ from services.fleet.lifecycle import (
     State,
     advance,
     drained,
+    forgiven,
     healthy,
     killed,
     restarted,
@@ -53,8 +54,9 @@ LIMITS = Limits(
         (Life(state=State.DRAINING), Seen(now=10, ended="drained"), State.STOPPED, "drained"),
         (Life(state=State.DRAINING), Seen(now=31), State.STOPPED, "still busy 31 s after it was asked to stop"),
         (Life(state=State.DEAD), Seen(now=10), State.RESTARTING, ""),
-        (Life(state=State.DEAD, restarts=(1, 2)), Seen(now=10), State.FAILED, ""),
-        (Life(state=State.DEAD, restarts=(1, 2)), Seen(now=700), State.RESTARTING, ""),
+        (Life(state=State.DEAD, deaths=(1, 2)), Seen(now=10), State.RESTARTING, ""),
+        (Life(state=State.DEAD, deaths=(1, 2, 3)), Seen(now=10), State.FAILED, ""),
+        (Life(state=State.DEAD, deaths=(1, 2, 700)), Seen(now=700), State.RESTARTING, ""),
         (Life(state=State.STOPPED), Seen(now=10, beat=True, ready=True), State.STOPPED, ""),
         (Life(state=State.FAILED), Seen(now=10, beat=True, ready=True), State.FAILED, ""),
     ],
@@ -67,15 +69,15 @@ def test_what_is_seen_decides_what_follows(life, seen, state, reason) -> None:
 def test_the_pause_doubles_with_every_restart_up_to_its_bound() -> None:
     limits = replace(LIMITS, restarts=9)
     pauses = [
-        advance(Life(state=State.DEAD, restarts=(1.0,) * before), Seen(now=2), limits, jitter=0.5).retry_at - 2
-        for before in range(4)
+        advance(Life(state=State.DEAD, deaths=(1.0,) * deaths), Seen(now=2), limits, jitter=0.5).retry_at - 2
+        for deaths in range(1, 5)
     ]
     assert pauses == [1, 2, 3, 3]
 
 
 def test_a_restarted_worker_starts_and_is_not_healthy_before_it_is_ready() -> None:
     again = restarted(Life(state=State.RESTARTING, silence_s=99), 50)
-    assert (again.state, again.incarnation, again.restarts, again.silence_s) == (State.STARTING, 1, (50,), 0)
+    assert (again.state, again.incarnation, again.silence_s) == (State.STARTING, 1, 0)
     assert advance(again, Seen(now=51, beat=True), LIMITS).state is State.STARTING
     assert advance(again, Seen(now=51, beat=True, ready=True), LIMITS).state is State.HEALTHY
 
@@ -88,8 +90,19 @@ def test_a_worker_that_works_at_nothing_stops_at_once_when_it_is_asked_to() -> N
 
 
 def test_a_rank_is_ended_with_its_peers_unless_it_is_over_already() -> None:
-    assert killed(Life(state=State.HEALTHY), 1, "its peer died").state is State.DEAD
+    ended = killed(Life(state=State.HEALTHY), 1, "its peer died")
+    assert (ended.state, ended.deaths) == (State.DEAD, (1,))
     assert killed(Life(state=State.RESTARTING), 1, "its peer died").state is State.RESTARTING
+
+
+def test_a_death_that_was_not_the_workers_own_leaves_its_budget_as_it_was() -> None:
+    died = advance(Life(state=State.HEALTHY, deaths=(1, 2)), Seen(now=3, ended="killed"), LIMITS)
+    assert forgiven(died, 3).deaths == (1, 2)
+    assert advance(forgiven(died, 3), Seen(now=4), LIMITS).state is State.RESTARTING
+    given_up = advance(died, Seen(now=4), LIMITS)
+    assert given_up.state is State.FAILED
+    assert forgiven(given_up, 9) == given_up
+    assert (forgiven(given_up, 3).state, forgiven(given_up, 3).deaths) == (State.RESTARTING, (1, 2))
 
 
 def test_a_role_is_hopeless_when_what_is_left_cannot_be_enough() -> None:
@@ -124,6 +137,6 @@ def test_whatever_is_seen_the_dead_do_not_work_again_without_a_start(looks) -> N
             assert life.state not in (State.HEALTHY, State.SUSPECT)
         if before.state in ENDED:
             assert life is before
-        assert len(life.restarts) <= LIMITS.restarts
+        assert len(life.deaths) <= LIMITS.restarts + 1
         if life.state is State.RESTARTING and life.retry_at <= now:
             life = restarted(life, now)

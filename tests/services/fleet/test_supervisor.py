@@ -23,6 +23,10 @@ class FakeWorker:
         self.loop = Reference()
         self.dead: str | None = None
         self.asked_to_leave = False
+        self.node = ""
+
+    def died_with(self, nodes: set[str]) -> bool:
+        return self.node in nodes
 
     def death(self) -> str | None:
         return self.dead
@@ -43,19 +47,20 @@ class FakeWorker:
 class House:
     """A supervisor whose clock runs with its ticks, its workers, and what it told."""
 
-    def __init__(self, tmp_path, monkeypatch, **watch) -> None:
+    def __init__(self, tmp_path, monkeypatch, learners=1, **watch) -> None:
         self.now = 1000.0
         self.workers: dict[str, list[FakeWorker]] = {}
         self.released: list[str] = []
         self.notes: list[str] = []
         self.silent: set[str] = set()
+        self.lost_nodes: set[str] = set()
         monkeypatch.setattr(supervisor_module.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(
             supervisor_module, "finished", lambda references, timeout_s=0.0: [r for r in references if r.ready]
         )
         monkeypatch.setattr(supervisor_module, "failure", lambda reference: None)
         self.supervisor = Supervisor(
-            FleetConfig(supervision=SupervisionConfig(**{"backoff_s": 0.1, **watch})),
+            FleetConfig(learner={"workers": learners}, supervision=SupervisionConfig(**{"backoff_s": 0.1, **watch})),
             self,
             place=self.place,
             build=self.build,
@@ -64,6 +69,7 @@ class House:
             note=self.notes.append,
             show=lambda workers: None,
             deaths=lambda workers: {worker.slot: worker.dead for worker in workers if worker.dead},
+            lost_nodes=lambda: self.lost_nodes,
         )
 
     def clear(self) -> None:
@@ -173,6 +179,39 @@ def test_a_worker_whose_restarts_are_spent_ends_the_run_where_it_was_the_last(ho
     house.worker("reward-0").dead = "second"
     with pytest.raises(WorkerFailed, match=r"spent their restarts.*second"):
         house.tick(2)
+
+
+def test_what_died_with_its_node_costs_no_restart_though_the_node_is_known_to_be_lost_only_later(house) -> None:
+    house = house(restarts=1)
+    for death in ("first", "second", "third"):
+        house.worker("reward-0").node = death
+        house.worker("reward-0").dead = "the socket was closed"
+        house.tick(2)
+        house.lost_nodes.add(death)
+        house.tick(2)
+        assert house.states()["reward-0"] == "healthy"
+        assert house.notes[-1] == "reward-0 had died with its node, which is not held against it"
+    house.worker("reward-0").dead = "its own"
+    house.tick(2)
+    house.worker("reward-0").dead = "its own again"
+    with pytest.raises(WorkerFailed, match=r"spent their restarts.*its own again"):
+        house.tick(2)
+
+
+def test_ranks_that_are_ended_because_one_lost_its_node_are_forgiven_with_it(tmp_path, monkeypatch) -> None:
+    house = House(tmp_path, monkeypatch, learners=2, restarts=1)
+    house.supervisor.start()
+    house.tick()
+    house.lost_nodes.add("gone")
+    for _ in range(3):
+        house.worker("learner-1").node = "gone"
+        house.worker("learner-1").dead = "the socket was closed"
+        with pytest.raises(LearnerLost, match="learner-1"):
+            house.tick()
+        house.tick(3)
+        assert house.supervisor.respawn_learner()
+        house.tick(2)
+        assert house.states()["learner-0"] == house.states()["learner-1"] == "healthy"
 
 
 def test_a_fleet_grows_into_the_lowest_slots_and_those_that_leave_finish_first(house) -> None:
