@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -65,8 +66,16 @@ def _settle(config: RunConfig, folder: Path) -> None:
                 + "\n  ".join(changes)
                 + "\nuse another `name`, undo the change, or start anew with --fresh"
             )
-    path.write_text(yaml.safe_dump(resolved, sort_keys=False))
-    (folder / "run.json").write_text(json.dumps({"began": began, "inputs": inputs, **provenance()}, indent=1))
+    made_now = {"began": began, "inputs": inputs, **provenance()}
+    _write_whole(folder / "run.json", json.dumps(made_now, indent=1))
+    _write_whole(path, yaml.safe_dump(resolved, sort_keys=False))  # last: where it is, the other is, too
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """The old file or the new one, whenever the process is killed."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text)
+    part.replace(path)
 
 
 def _set_aside(config: RunConfig, mark: str) -> None:
@@ -128,16 +137,16 @@ def input_digests(config: RunConfig) -> dict[str, str]:
 def provenance() -> dict[str, Any]:
     """The commit that runs, and the versions of what it stands on."""
     packages = ("torch", "diffusers", "transformers", "peft", "ray", "redis")
+    return {"commit": _commit() or "unknown", "versions": {name: version(name) for name in packages}}
+
+
+def _commit() -> str:
+    """Of the code's own checkout; empty where it is installed without one, or without git, as in an image."""
+    if shutil.which("git") is None:
+        return ""
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     here = Path(__file__).resolve().parent
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=here,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
-    return {"commit": git.stdout.strip() or "unknown", "versions": {name: version(name) for name in packages}}
+    return subprocess.run(describe, cwd=here, capture_output=True, text=True, check=False, timeout=30).stdout.strip()
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:

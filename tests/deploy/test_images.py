@@ -40,13 +40,34 @@ def test_what_an_image_copies_is_there_and_in_the_builds_context() -> None:
 
 @pytest.mark.slow
 @pytest.mark.integration
-def test_the_image_is_built() -> None:
+@pytest.mark.timeout(1800)
+def test_the_image_is_built_and_a_run_in_it_is_not_roots() -> None:
     """On a base that is named in TAFS_BUILDAH_BASE: public ones cannot be had everywhere."""
     import os
 
     base = os.environ.get(BUILDAH_BASE)
     if shutil.which("buildah") is None or base is None:
         pytest.skip(f"needs buildah, and a base image in {BUILDAH_BASE}")
-    command = ["buildah", "build", "--isolation=chroot", "--build-arg", f"BASE={base}", "-f", str(FILES[0]), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    isolated = "--isolation=chroot"
+    file = ROOT / "deploy/docker/Dockerfile"
+    image = buildah("build", isolated, "--quiet", "--build-arg", f"BASE={base}", "-f", str(file), str(ROOT)).split()[-1]
+    try:
+        container = buildah("from", image).strip()
+        train = ("tafs", "train", "deploy/configs/quickstart.yaml", "runs=/tmp/runs", "evaluation=null")
+        short = ("learning.updates=2", "learning.groups_per_update=2")
+        try:
+            assert buildah("run", isolated, container, "--", "id", "-u").strip() == "10001"
+            said = buildah("run", isolated, container, "--", *train, *short)
+        finally:
+            buildah("rm", container)
+    finally:
+        buildah("rmi", image)
+    assert "update 2/2" in said
+    assert "adapter /tmp/runs/quickstart/adapter" in said
+
+
+def buildah(*arguments: str) -> str:
+    """What it prints."""
+    done = subprocess.run(["buildah", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout

@@ -8,7 +8,7 @@ import pytest
 from services.cli.run_file import load_run_file
 from services.errors import ConfigError
 from services.fleet.controller import with_ordinals
-from services.fleet.run_folder import config_digest, difference, owned, recorded_provenance
+from services.fleet.run_folder import config_digest, difference, owned, recorded_config, recorded_provenance
 
 QUICKSTART = Path(__file__).resolve().parents[3] / "deploy/configs/quickstart.yaml"
 
@@ -34,6 +34,25 @@ def test_a_folder_says_when_its_first_start_was_over_all_of_them(config) -> None
         assert recorded_provenance(folder)["began"] == "2020-01-01T00:00:00Z"
     with owned(config(), fresh=True) as folder:
         assert recorded_provenance(folder)["began"] > "2020-01-01T00:00:00Z"
+
+
+def test_a_run_starts_where_there_is_no_git(config, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with owned(config(), fresh=False) as folder:
+        assert recorded_provenance(folder)["commit"] == "unknown"
+
+
+@pytest.mark.parametrize("left", [["run.json.part"], ["run.json"], ["run.json", "config.yaml.part"]])
+def test_a_first_start_that_was_killed_while_it_wrote_the_folder_is_made_again(config, tmp_path, left) -> None:
+    with owned(config("name=whole"), fresh=False) as whole:
+        pass
+    folder = config().folder
+    folder.mkdir()
+    for name in left:
+        text = (whole / name.removesuffix(".part")).read_text()
+        (folder / name).write_text(text[:20] if name.endswith(".part") else text)
+    with owned(config(), fresh=False):
+        assert recorded_config(folder).name == config().name
 
 
 def test_a_changed_configuration_is_refused_with_the_difference(config) -> None:
