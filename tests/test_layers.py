@@ -144,11 +144,18 @@ def test_only_the_command_line_imports_our_modules_inside_functions() -> None:
             assert late == [], module
 
 
-def test_what_the_driver_imports_needs_neither_torch_nor_ray() -> None:
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        (LIGHT, {"torch", "ray", "diffusers", "transformers", "peft"}),
+        (("services.fleet.reward_worker",), {"diffusers", "transformers", "peft"}),
+    ],
+    ids=["driver", "reward worker"],
+)
+def test_a_process_imports_nothing_heavy_that_it_does_not_need(modules: tuple[str, ...], heavy: set[str]) -> None:
     import subprocess
     import sys
 
-    heavy = "{'torch', 'ray', 'diffusers', 'transformers', 'peft'}"
-    code = f"import sys; {'; '.join(f'import {name}' for name in LIGHT)}; print({heavy} & set(sys.modules))"
+    code = f"import sys; {'; '.join(f'import {name}' for name in modules)}; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "set()"

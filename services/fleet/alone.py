@@ -22,8 +22,9 @@ from rollout.sampler import diversity
 from rollout.trained import digest_tensors, load_tensors
 from rollout.types import Behaviour, Prompt, RolloutGroup, ScoredGroup, StepImages, WeightsVersion
 from services.config import RunConfig
-from services.fleet.build import PlacedReward, build_learner, build_policy
+from services.fleet.build import build_learner, build_policy
 from services.fleet.groups import decode_images_of, draw_group, score_images
+from services.fleet.placed_rewards import PlacedReward
 from services.fleet.scored import shuffled
 
 

@@ -1,10 +1,8 @@
-"""From a validated run file to the objects of the lower rooms: choices are made here, once."""
+"""From a validated run file to policy and learner: choices are made here, once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,6 @@ from learner.optimizer import RateSchedule
 from learner.ranks import Ranks
 from learner.temperature import SpreadTarget
 from learner.update import Learner, LearnerSpec
-from rewards.build import build as build_reward
-from rewards.reward import Reward
 from rollout.lora import attach_adapter
 from rollout.policies.build import PolicySpec, load_policy, pipeline_class
 from rollout.policy import Policy
@@ -27,7 +23,6 @@ from rollout.prompt_cache import MEMORY_LIMIT, OnceEncodingPolicy, PromptCache, 
 from rollout.prompts import load_prompts
 from rollout.seeding import named_seed
 from rollout.trained import digest_tensors, train_everything, trained_tensors
-from rollout.types import Behaviour
 from services.config import RunConfig
 from services.errors import ConfigError
 from services.fleet.model_folder import model_folder
@@ -37,16 +32,6 @@ from services.sampling_config import SamplingConfig, SizeConfig
 
 GRID_TOLERANCE = 1e-3
 """Between a run file's grid and the model's own, written with three digits."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedReward:
-    """A reward with its name in the run and the steps whose images it scores."""
-
-    name: str
-    reward: Reward
-    steps: Callable[[Behaviour], tuple[int, ...]]  # of a group that was drawn so
-    batch_images: int  # in one call, at most
 
 
 def use_threads(cpus: float) -> None:
@@ -210,19 +195,6 @@ def _spread_target(sampling: SamplingConfig) -> SpreadTarget | None:
     if adaptive is None:
         return None
     return SpreadTarget(start=sampling.behaviour().temperatures, **adaptive.model_dump())
-
-
-def build_rewards(config: RunConfig) -> tuple[PlacedReward, ...]:
-    """The run's rewards, in the run file's order."""
-    return tuple(
-        PlacedReward(
-            name=entry.title,
-            reward=build_reward(entry.use, entry.options),
-            steps=partial(config.reward_steps, entry),
-            batch_images=entry.batch_images,
-        )
-        for entry in config.rewards
-    )
 
 
 def weighting(reward: RewardConfig) -> Weighting:

@@ -15,7 +15,7 @@ from rollout.policy import Policy, conditions_of
 from rollout.process import image_strides, num_images, process_of
 from rollout.sampler import Drawn, named_noise, sample
 from rollout.types import Behaviour, Prompt, StepImages, StepRewards
-from services.fleet.build import PlacedReward
+from services.fleet.placed_rewards import PlacedReward
 
 
 def draw_group(

@@ -9,9 +9,9 @@ from services.data.codec import decode_images
 from services.data.queue import Claimed, new_owner
 from services.data.wire import BlobRef, GroupEntry, decode, encode
 from services.errors import BlobError, ServerUnavailable
-from services.fleet.build import build_rewards
 from services.fleet.failpoints import failpoint
 from services.fleet.messages import Link
+from services.fleet.placed_rewards import build_rewards
 from services.fleet.scoreboard import Scoreboard
 from services.fleet.scoring_desk import ScoringDesk
 from services.fleet.stores import keep_claims, open_stores, start_heart

@@ -13,8 +13,8 @@ from rewards.remote_wire import Question
 from rollout.types import StepImages
 from services.data.queue import Claimed
 from services.data.wire import GroupEntry, RewardColumn, ScoredEntry
-from services.fleet.build import PlacedReward
 from services.fleet.groups import question_of, step_rewards
+from services.fleet.placed_rewards import PlacedReward
 from services.observe.journeys import SCORING
 
 

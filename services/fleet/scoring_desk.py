@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from rewards.lanes import CLOSE_S, Answer, Lanes
 from rewards.tally import Tally
 from rollout.types import StepImages
-from services.fleet.build import PlacedReward
+from services.fleet.placed_rewards import PlacedReward
 from services.fleet.scoreboard import Scoreboard
 
 Settled = Callable[[Scoreboard, Exception | None], None]

@@ -42,8 +42,8 @@ from rollout.types import Prompt
 from services.cli.run_file import load_run_file
 from services.config import RunConfig
 from services.fleet.alone import LoneRun
-from services.fleet.build import build_rewards
 from services.fleet.evaluation import evaluation_of
+from services.fleet.placed_rewards import build_rewards
 from tests.ablation.arms import ARMS, Arm
 from tests.ablation.table import TARGET, write_results
 

@@ -29,10 +29,11 @@ from rollout.types import WeightsVersion
 from services.cli.run_file import load_run_file
 from services.config import RunConfig
 from services.fleet.alone import LoneRun
-from services.fleet.build import build_policy, build_rewards
+from services.fleet.build import build_policy
 from services.fleet.evaluation import evaluate
 from services.fleet.messages import EvaluationTask, LookPart, LookTask
 from services.fleet.panel import Panel
+from services.fleet.placed_rewards import build_rewards
 from services.fleet.watch import build_watch
 from tests.ablation.study import commit, read_records
 

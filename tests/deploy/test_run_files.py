@@ -16,8 +16,8 @@ from rollout.policies.twins.build import save_twin
 from rollout.trained import digest_tensors
 from services.cli.run_file import load_run_file
 from services.fleet.alone import LoneRun
-from services.fleet.build import build_rewards
 from services.fleet.memory import memory_plan
+from services.fleet.placed_rewards import build_rewards
 from services.fleet.placement import GIB, bundles_of, crowded_out, parse_nodes, plan
 
 from .published import MODELS, write_headers

@@ -5,7 +5,7 @@ import pytest
 
 from services.cli.run_file import load_run_file
 from services.fleet.alone import LoneRun
-from services.fleet.build import build_rewards
+from services.fleet.placed_rewards import build_rewards
 
 ROOT = Path(__file__).resolve().parents[3]
 SHUFFLED = "learning.advantage.shuffle_rewards=true"

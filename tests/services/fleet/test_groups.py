@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from rollout.types import Prompt
-from services.fleet.build import PlacedReward
 from services.fleet.groups import decode_images_of, draw_group, score_images
+from services.fleet.placed_rewards import PlacedReward
 from tests.linear_chain import chain_behaviour
 from tests.tiny_policies import TinyPolicy
 

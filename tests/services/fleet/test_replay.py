@@ -10,9 +10,10 @@ from services.data.server import EmbeddedServer
 from services.data.wire import encode
 from services.errors import ConfigError
 from services.fleet.alone import LoneRun
-from services.fleet.build import build_rewards, digests
+from services.fleet.build import digests
 from services.fleet.learner_worker import LearnerWorker
 from services.fleet.messages import Link, Progress, RankPlace, UpdateOrder
+from services.fleet.placed_rewards import build_rewards
 from services.fleet.recording import path_of
 from services.fleet.replay import Replay
 from services.fleet.run_folder import checkpoints_of, config_digest, owned

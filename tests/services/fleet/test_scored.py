@@ -13,9 +13,10 @@ from services.data.server import EmbeddedServer, connect
 from services.data.wire import encode
 from services.errors import BlobCorrupt, BlobMissing
 from services.fleet.alone import LoneRun
-from services.fleet.build import build_rewards, digests
+from services.fleet.build import digests
 from services.fleet.learner_worker import LearnerWorker
 from services.fleet.messages import Link, RankPlace, UpdateOrder
+from services.fleet.placed_rewards import build_rewards
 from services.fleet.scored import scored_group
 
 from .scored_entries import entry_of

@@ -11,7 +11,7 @@ from rollout.types import Behaviour, Prompt, StepImages, WeightsVersion
 from services.data.ledger import Claimed
 from services.data.wire import BlobRef, GroupEntry, WireBehaviour, WirePrompt, WireVersion
 from services.errors import QueueError
-from services.fleet.build import PlacedReward
+from services.fleet.placed_rewards import PlacedReward
 from services.fleet.scoreboard import Scoreboard
 from services.fleet.scoring_desk import ScoringDesk
 

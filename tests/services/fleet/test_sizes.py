@@ -9,7 +9,8 @@ from rollout.policies.build import PolicySpec, load_policy
 from rollout.policies.twins.build import save_twin
 from services.cli.run_file import load_run_file
 from services.fleet.alone import LoneRun
-from services.fleet.build import build_policy, build_rewards
+from services.fleet.build import build_policy
+from services.fleet.placed_rewards import build_rewards
 
 LENGTH = 48
 
