@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
@@ -130,7 +131,7 @@ def simulate(config: RunConfig, latencies: Latencies, updates: int, *, actors: b
     """Run so many updates, the first of which is not counted, and check the account. actors: every worker is one of
     Ray's, else they are threads of three processes.
     """
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     crews = _in_actors if actors else _in_processes
     with tempfile.TemporaryDirectory(prefix="tafs-bench-") as folder, EmbeddedServer() as server:
         config = config.model_copy(update={"runs": Path(folder)})
@@ -146,9 +147,16 @@ def simulate(config: RunConfig, latencies: Latencies, updates: int, *, actors: b
                 _end(learner)
 
 
+def _context() -> ForkServerContext:
+    """Processes of one that has imported what a simulated worker needs, once for all of them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["services.fleet.simulated"])
+    return context
+
+
 @contextmanager
 def _in_processes(crew: Crew) -> Iterator[Crews]:
-    context = multiprocessing.get_context("spawn")
+    context = _context()
     fleet = crew.config.fleet
     counts = {"rollout": fleet.rollout.workers, "reward": fleet.reward.workers}
     slots = [f"{role}-{index}" for role, count in counts.items() for index in range(count)]

@@ -152,7 +152,7 @@ class Supervisor:
         self._ending = False
         self._working = False
         self._looked = self._now = time.monotonic()
-        self._enough: dict[Role, float] = {}
+        self._enough: dict[Role, float] = {}  # when a role last had its least number of workers
 
     def start(self) -> None:
         """Start every worker's process; `tick` follows them."""
@@ -171,6 +171,7 @@ class Supervisor:
     def working(self) -> None:
         """From now on rollout and reward workers run their loops; a restarted one begins by itself."""
         self._working = True
+        self._enough = dict.fromkeys(ROLES, time.monotonic())
         for member in self.members("rollout", "reward"):
             if member.life.state is State.HEALTHY:
                 member.loop = member.alive.call("run")

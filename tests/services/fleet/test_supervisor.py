@@ -214,6 +214,17 @@ def test_ranks_that_are_ended_because_one_lost_its_node_are_forgiven_with_it(tmp
         assert house.states()["learner-0"] == house.states()["learner-1"] == "healthy"
 
 
+def test_workers_have_their_grace_from_the_moment_they_are_to_work(tmp_path, monkeypatch) -> None:
+    """Also where nobody looked before."""
+    house = House(tmp_path, monkeypatch, min_healthy_grace_s=5, start_timeout_s=60)
+    house.silent |= {"rollout-0"}
+    house.supervisor.start()
+    house.supervisor.working()
+    house.tick(4.5)
+    with pytest.raises(WorkerFailed, match=r"0 healthy rollout worker\(s\) for 5 s"):
+        house.tick(1)
+
+
 def test_a_fleet_grows_into_the_lowest_slots_and_those_that_leave_finish_first(house) -> None:
     house = house()
     house.supervisor.resize("rollout", 3)
