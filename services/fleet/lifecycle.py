@@ -9,14 +9,17 @@
 
 `supervisor.py` looks, calls `advance`, and acts on what it returned. DEAD never becomes HEALTHY without STARTING: a
 restarted worker is ready when it holds verified weights. Silence counts only while the supervisor itself could look:
-an outage of the server, or a driver that was stopped, kills nobody.
+an outage of the server, or a driver that was stopped, kills nobody. A thousand workers are looked at twice a second:
+msgspec's structs are made, and replaced, in a tenth of a dataclass's time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
+
+import msgspec
+from msgspec.structs import replace
 
 
 class State(StrEnum):
@@ -40,8 +43,7 @@ HOPEFUL = frozenset(State) - ENDED - {State.DRAINING}
 """Those that work or will work again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How patient the supervisor is; seconds."""
 
     suspect_s: float  # of silence
@@ -55,8 +57,7 @@ class Limits:
     backoff_max_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What one look at a worker found."""
 
     now: float  # seconds on a clock that never goes back
@@ -67,8 +68,7 @@ class Seen:
     ended: str | None = None  # why its process or its loop is over
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Life:
+class Life(msgspec.Struct, frozen=True, kw_only=True):
     """A worker's place in the state machine."""
 
     state: State = State.STARTING

@@ -10,9 +10,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from msgspec.structs import replace
 
 from services.config import FleetConfig, RoleConfig, SupervisionConfig
 from services.errors import ConfigError, LearnerLost, WorkerFailed

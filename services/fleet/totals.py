@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from rewards.tally import Tally
 from services.fleet.heartbeat import Beat
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """Sums over a slot's processes."""
 
     busy_s: float = 0.0
     idle_s: float = 0.0
     groups: int = 0
     images: int = 0
-    rewards: Mapping[str, Tally] = field(default_factory=dict)
+    rewards: Mapping[str, Tally] = {}
 
 
 NOTHING = Totals()

@@ -1,10 +1,9 @@
 """A worker's life, as a table of what is seen and what follows."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from services.fleet.lifecycle import (
     ENDED,
