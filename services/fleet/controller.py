@@ -22,7 +22,7 @@ is drawn anew under a new lineage. Either way a group is trained once in the sur
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +30,7 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
+from rollout.types import WeightsVersion
 from services.config import RunConfig
 from services.data.blobs import BlobStore
 from services.data.ledger import Claimed, Ledger
@@ -196,6 +197,21 @@ class Controller:
                 self._note(f"the run waits for its server: {error}")
                 self._patiently(self._queue.stop_requested)
         return progress
+
+    def end(self, reason: str) -> None:
+        """Have the workers stop behind what they have in hand."""
+        self._patiently(lambda: self._queue.request_stop(reason))
+
+    def publish_average(self, progress: Progress, numbers: Iterator[int]) -> WeightsVersion:
+        """Have the averaged weights published under the next of these numbers, after the last update."""
+        while True:
+            try:
+                return self._patiently(
+                    lambda: self._fleet.publish(next(numbers), progress.lineage, self.epoch, average=True)
+                )
+            except RunMissing as lost:
+                self._note(f"the server lost the run, whose end is written there: {lost}")
+                self._patiently(lambda: self._queue.reconcile(self._ledger(progress)))
 
     def recover_queue(self, progress: Progress, lost: RunMissing) -> Progress:
         """Set a server right that lost its memory, or some of it: the learner has all that is needed."""

@@ -126,7 +126,7 @@ def train(config: RunConfig, *, fresh: bool, console: Console, lines: JsonLines 
             console.print(f"stopped after update {progress.update}; the same command goes on from there")
             write_report(folder, planned_updates=config.learning.updates)
             return ExitCode.DRAINED
-        _finish(session, progress, controller.epoch, wall_seconds=time.monotonic() - started)
+        _finish(session, controller, progress, wall_seconds=time.monotonic() - started)
     return ExitCode.DONE
 
 
@@ -147,7 +147,7 @@ def _train(session: Session, controller: Controller, queue: Queue, progress: Pro
 
             progress = controller.run(progress, after, halt=halt, drain=lambda: stop.raised)
         session.recorder.enter("finishing")
-        queue.request_stop("drained" if stop.raised else "done")
+        controller.end("drained" if stop.raised else "done")
         session.save_last(progress)
         patience_s = LEAST_PATIENCE_S if stop.urgent else controller.patience_s
         session.with_learner(lambda: session.fleet.join_loops(patience_s))
@@ -225,19 +225,17 @@ def _measure(session: Session, version: WeightsVersion | None, when: When) -> li
     return figures
 
 
-def _measure_average(session: Session, version: int, lineage: int, epoch: int) -> list[Evaluation]:
-    """Evaluate the averaged weights, published for the rollout workers that help."""
-    average = session.fleet.publish(version, lineage, epoch, average=True)
-    return _measure(session, average, "after")
-
-
-def _finish(session: Session, progress: Progress, epoch: int, wall_seconds: float) -> None:
+def _finish(session: Session, controller: Controller, progress: Progress, wall_seconds: float) -> None:
     """Measure what was learned and leave it behind: strips, adapter and card, summary, report."""
     config, folder = session.config, session.folder
     session.console.print("measuring before and after training", highlight=False)
     session.with_learner(lambda: _measure(session, None, "before"))
     versions = count(progress.version + 1)  # one for every attempt: none is published twice
-    figures = session.with_learner(lambda: _measure_average(session, next(versions), progress.lineage, epoch))
+
+    def measure_average() -> list[Evaluation]:  # published for the rollout workers that help
+        return _measure(session, controller.publish_average(progress, versions), "after")
+
+    figures = session.with_learner(measure_average)
     session.recorder.enter("finishing")
     if config.evaluation is not None and progress.update % config.evaluation.strips_every:
         session.with_learner(lambda: session.recorder.show_strips(session.fleet.strips(), progress.update))

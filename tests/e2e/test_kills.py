@@ -8,6 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from services.fleet.failpoints import VARIABLE
+
 from .conftest import DEADLINE_S, ROOT, environment
 from .going import LONG, Going, assert_equal_to, assert_trained_once, failpoints, killed_run, recoveries
 
@@ -71,16 +73,23 @@ def test_workers_of_every_role_killed_where_it_hurts_most_are_replaced_and_chang
 
 
 def test_a_server_that_dies_is_started_again_and_changes_nothing(tmp_path, whole) -> None:
-    going = Going(tmp_path, "forgetful", *LONG)
+    """Between two updates, and behind the last one, when only the end is to be told and the average published."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    going = Going(tmp_path, "forgetful", *LONG, **{VARIABLE: f"{marks}=driver.consumed:8=stop"})
     try:
         going.wait_for(lambda: going.update() >= 2, "update 2")
         going.server().kill()
+        going.wait_for(lambda: list(marks.iterdir()), "the driver's stop")
+        going.server().kill()
+        going.process.send_signal(signal.SIGCONT)
         going.end()
     finally:
         going.close()
     log = going.log.read_text()
     assert going.process.returncode == 0, log
-    assert "the run's own server died, and was started again" in log
+    assert log.count("the run's own server died, and was started again") == 2
+    assert "the server lost the run, whose end is written there" in log
     assert_equal_to(going, whole)
     assert_trained_once(going)
 
