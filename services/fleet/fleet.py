@@ -11,7 +11,7 @@ from redis import Redis
 
 from rollout.types import WeightsVersion
 from services.config import RoleConfig, RunConfig
-from services.errors import LearnerLost, StalledError, WorkerFailed
+from services.errors import LearnerLost, ServerUnavailable, StalledError, WeightsError, WorkerFailed
 from services.fleet.actors import Reservation, Worker, failure, finished, results
 from services.fleet.heartbeat import Hearts
 from services.fleet.lifecycle import State
@@ -37,6 +37,8 @@ ROOM_TIMEOUT_S = 60.0
 """For room that is known to be there; another run may hold it a moment longer."""
 POLL_S = 0.1
 """Between two looks at the workers while the driver waits for one of them."""
+SHARE_LOST = (WorkerFailed, WeightsError, ServerUnavailable)
+"""Of an evaluation: what a rollout worker may end it with, and the first rank, which needs no server, does it again."""
 DEATH_S = 5.0
 """How long an error of the learner waits for the news that a rank died: gloo's complaint comes before Ray's."""
 
@@ -186,7 +188,8 @@ class Fleet:
 
     def evaluate(self, version: WeightsVersion | None, temperatures: tuple[float, ...]) -> EvaluationPart:
         """Evaluate on learners and rollout workers together: the averaged weights, published as `version`, or with
-        None those before training. A share that a rollout worker dies of is the first rank's.
+        None those before training. A share is the first rank's where a rollout worker dies of it, or finds no weights
+        for it on a server that forgot them.
         """
         ranks = self._ranks()
         others = [m.worker for m in self.supervisor.members("rollout") if m.worker is not None]
@@ -199,7 +202,7 @@ class Fleet:
         self._wait(calls, "an evaluation")
         parts: list[EvaluationPart] = self._learner_results(calls[: len(ranks)], "an evaluation")
         for call, task in zip(calls[len(ranks) :], tasks[len(ranks) :], strict=True):
-            if isinstance(failure(call), WorkerFailed):
+            if isinstance(failure(call), SHARE_LOST):
                 self._note(f"share {task.share} of the evaluation is drawn again: {failure(call)}")
                 again = [ranks[0].call("evaluate", task)]
                 self._wait(again, "an evaluation")
