@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 TERMINAL = "learning.advantage={mode: terminal}"
+GAIN = "learning.advantage={mode: gae, lam: 0.0, regress_baseline: true}"
 FLOW_SDE = ("sampling.kernel=flow_sde", "learning.step_weight=none", TERMINAL)
 FLOOR = ("sampling.last_step=floor", "sampling.last_std=0.1")
 
@@ -14,8 +15,8 @@ class Arm:
     """One method. The search tries every rate with every temperature."""
 
     overrides: tuple[str, ...] = ()
-    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3)
-    temperatures: tuple[float, ...] = (0.5, 0.75, 1.0)
+    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
+    temperatures: tuple[float, ...] = (0.7, 1.0)
     staleness: int = 0
     note: str = ""
     like: str = ""  # the arm whose search chose this one's rate and temperature
@@ -24,14 +25,17 @@ class Arm:
 
 ARMS: dict[str, Arm] = {
     "flow_sde_terminal": Arm(
-        overrides=FLOW_SDE, temperatures=(0.5, 0.7, 0.9), note="Flow-GRPO: the baseline of the headline"
+        overrides=FLOW_SDE, temperatures=(0.7, 0.9), note="Flow-GRPO: the baseline of the headline"
     ),
     "flow_sde_step_aware": Arm(
-        overrides=FLOW_SDE[:1], temperatures=(0.5, 0.7, 0.9), note="Flow-SDE with our credit and weights"
+        overrides=FLOW_SDE[:1], temperatures=(0.7, 0.9), note="Flow-SDE with our credit and weights"
     ),
     "step_aware": Arm(note="the default: annealed kernel, control_variate, equal_v"),
     "terminal": Arm(overrides=(TERMINAL,), note="our kernel and weights, terminal advantages"),
-    "gain": Arm(overrides=("learning.advantage={mode: gae, lam: 0.0, regress_baseline: true}",), note="next gain"),
+    "gain": Arm(overrides=(GAIN,), note="the next image's gain, baseline regressed"),
+    "flow_sde_gain": Arm(
+        overrides=(*FLOW_SDE[:1], GAIN), temperatures=(0.7, 0.9), note="Flow-SDE with the gain and our weights"
+    ),
     "mix": Arm(overrides=("learning.advantage={mode: gae, lam: 0.0, terminal_share: 0.5}",), note="half and half"),
     "annealed": Arm(
         fixed=("sampling.temperature={annealing: linear, start: 1.0, end: 0.5}",), note="temperature over steps"
@@ -41,14 +45,15 @@ ARMS: dict[str, Arm] = {
     ),
     "adaptive": Arm(fixed=("sampling.temperature={start: 0.8, adaptive: {target: 0.35}}",), note="controller"),
     "branching": Arm(overrides=("sampling.branching=[4, 1, 3]",), note="4 states, 3 continuations after call 1"),
+    "branching_gain": Arm(overrides=("sampling.branching=[4, 1, 3]", GAIN), note="the same, its credit the next gain"),
     "dance_sde": Arm(
-        overrides=("sampling.kernel=dance_sde", "learning.step_weight=none", TERMINAL), temperatures=(0.3, 0.6, 0.9)
+        overrides=("sampling.kernel=dance_sde", "learning.step_weight=none", TERMINAL), temperatures=(0.3, 0.6)
     ),
     "flow_cps": Arm(overrides=("sampling.kernel=flow_cps", "learning.step_weight=variance", TERMINAL)),
     "guard": Arm(
         overrides=(*FLOW_SDE[:1], TERMINAL, "learning.ratio=guard", "learning.clip_form=constant",
                    "learning.step_weight=inverse_time"),
-        temperatures=(0.5, 0.7, 0.9),
+        temperatures=(0.7, 0.9),
         note="GRPO-Guard",
     ),
     "kl_mask": Arm(overrides=("learning.optimizer_steps=2", "learning.kl_mask=1e-4"), note="exact-KL mask, 2 steps"),

@@ -1,18 +1,20 @@
 """The gradient's signal-to-noise ratio on the quickstart model: how many groups an update needs.
 
-    python -m tests.ablation.snr_quickstart [--updates 64] [--out FILE]
+    python -m tests.ablation.snr_quickstart [--updates 64] [--methods NAME:TEMPERATURE ...]
+        [--settings KEY=VALUE ...] [--out FILE]
 
-Every method draws the same number of updates of two groups at the untrained adapter, whose weights are put back after
+Every method draws the same number of updates (of two groups each, if --settings says nothing else) at the untrained adapter, whose weights are put back after
 each. With g_i an update's gradient, as it is before clipping, |E g|^2 is estimated without bias by the mean of
 g_i . g_j over i != j, the noise by what is left of the mean of |g_i|^2. *groups* is how many have to be averaged until
 the noise is as small as the gradient; its interval is a jackknife's, by updates. The cosine is that between the
-mean gradients of the method and of the step-aware default, over the square root of what of each is signal.
+mean gradients of the method and of the first one (the step-aware default), over the square root of what of each is signal.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from torch import Tensor
 from learner.ranks import Alone
 from rollout.types import ScoredGroup
 from services.cli.run_file import load_run_file
+from services.config import RunConfig
 from services.fleet.alone import LoneRun
 from services.fleet.placed_rewards import build_rewards
 from tests.ablation.arms import ARMS
@@ -59,9 +62,8 @@ class Ear(Alone):
         return tensor
 
 
-def gradients(name: str, heat: float, updates: int, drawn: dict[str, list[list[ScoredGroup]]]) -> NDArray[np.float32]:
-    """[updates, parameters]. drawn: groups by sampler, filled and used again."""
-    config = load_run_file(RUN_FILE, [*BARE, *ARMS[name].overrides, *(ARMS[name].fixed or (temperature(heat),))])
+def gradients(config: RunConfig, updates: int, drawn: dict[str, list[list[ScoredGroup]]]) -> NDArray[np.float32]:
+    """[updates, parameters]. drawn: groups by sampler and steps scored, filled and used again."""
     run = LoneRun(config, build_rewards(config))
     learner = run.learner
     ear = Ear(sum(parameter.numel() for parameter in learner.parameters.values()))
@@ -69,17 +71,31 @@ def gradients(name: str, heat: float, updates: int, drawn: dict[str, list[list[S
         part: {key: tensor.clone() for key, tensor in tensors.items()} for part, tensors in learner.tensors().items()
     }
     learner.ranks = ear
-    sampler = config.sampling.model_dump_json()
-    if sampler not in drawn:
+    key = f"{config.sampling.model_dump_json()} {config.steps_scored(config.sampling.constant_behaviour(1.0))}"
+    if key not in drawn:
         drawn.clear()
-        drawn[sampler] = []
+        drawn[key] = []
         for update in range(updates):
             learner.updates_done = update
-            drawn[sampler].append(run.drawn())
-    for update, groups in enumerate(drawn[sampler]):
+            drawn[key].append(run.drawn())
+    for update, groups in enumerate(drawn[key]):
         learner.load(start, update)
         learner.update(groups, guard=update == 0)
     return np.array(ear.heard)
+
+
+def config_of(name: str, heat: float, settings: Sequence[str]) -> RunConfig:
+    """The run file of an arm that draws with this temperature."""
+    arm = ARMS[name]
+    return load_run_file(RUN_FILE, [*BARE, *settings, *arm.overrides, *(arm.fixed or (temperature(heat),))])
+
+
+def method(text: str) -> tuple[str, float]:
+    """NAME:TEMPERATURE."""
+    name, _, heat = text.partition(":")
+    if name not in ARMS:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(ARMS)}, found {name!r}")
+    return name, float(heat or 1.0)
 
 
 def signal_and_noise(products: NDArray[np.float64]) -> tuple[float, float]:
@@ -118,19 +134,22 @@ def main() -> None:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--updates", type=int, default=64)
+    parser.add_argument("--methods", nargs="+", type=method, default=METHODS, metavar="NAME:TEMPERATURE")
+    parser.add_argument("--settings", nargs="*", default=[], help="settings for all: dotted.key=value")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     lines = [
-        "| method | temperature | groups until noise = signal | 95 % | cosine with the default |",
+        "| method | temperature | groups until noise = signal | 95 % | cosine with the first |",
         "|---" * 5 + "|",
     ]
     drawn: dict[str, list[list[ScoredGroup]]] = {}
     default: NDArray[np.float32] | None = None
-    for name, heat in METHODS:
-        found = gradients(name, heat, arguments.updates, drawn)
+    for name, heat in arguments.methods:
+        config = config_of(name, heat, arguments.settings)
+        found = gradients(config, arguments.updates, drawn)
         default = found if default is None else default
-        needed, half = groups_needed((found @ found.T).astype(np.float64), 2)
+        needed, half = groups_needed((found @ found.T).astype(np.float64), config.learning.groups_per_update)
         ends = "-" if math.isinf(half) else f"{needed / math.exp(half):.1f} to {needed * math.exp(half):.1f}"
         lines.append(f"| {name} | {heat:g} | {needed:.1f} | {ends} | {cosine(found, default):.2f} |")
         print(lines[-1], flush=True)
