@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+REGRESSED = ("gain", "control_variate")
+"""Modes whose baseline is always weighed by its regression on the future term: the next image's gain,
+A_k = r_{k+1} - b_k r_k, and the final image's."""
+
 FLOOR = 0.01
 """The smallest divisor of an advantage, in units of the scorer's declared range."""
 
@@ -138,6 +142,7 @@ def build_credit(
 ) -> Credit:
     """The credit of a run file's `learning.advantage`. ValueError for an unknown mode or scale."""
     modes: dict[str, Mode] = {
+        "gain": gae(0.0),
         "gae": gae(lam),
         "control_variate": control_variate,
         "to_go": to_go(gamma),
@@ -147,7 +152,7 @@ def build_credit(
     }
     if mode not in modes or scale not in ("group", "batch", "none"):
         raise ValueError(f"expected mode in {list(modes)} and scale group, batch or none; found {mode}, {scale}")
-    regress = regress_baseline or mode == "control_variate"
+    regress = regress_baseline or mode in REGRESSED
     return Credit(mode=modes[mode], regress_baseline=regress, terminal_share=terminal_share, scale=scale)
 
 

@@ -13,7 +13,7 @@ from services.block import Block, Positive, Rate, Share
 class AdvantageConfig(Block):
     """What a transition is credited with (learner/advantage.py)."""
 
-    mode: Literal["gae", "control_variate", "to_go", "next", "terminal", "same_step"] = "control_variate"
+    mode: Literal["gain", "gae", "control_variate", "to_go", "next", "terminal", "same_step"] = "gain"
     """Which later rewards, against which baseline. `same_step` is the credit trap, a control."""
     lam: Share = 1.0
     """Of gae: 0 = the next step's gain, 1 = the final image's."""
@@ -21,7 +21,7 @@ class AdvantageConfig(Block):
     """Of to_go: discount per step."""
     regress_baseline: bool = False
     """Of gae: weigh the baseline r_k by its regression on the final term, estimated on the update's other groups,
-    instead of by 1. control_variate always does."""
+    instead of by 1. gain and control_variate always do."""
     terminal_share: Share = 0.0
     """Share of the normalised final reward mixed into the step-aware advantage."""
     scale: Literal["group", "batch", "none"] = "group"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 TERMINAL = "learning.advantage={mode: terminal}"
-GAIN = "learning.advantage={mode: gae, lam: 0.0, regress_baseline: true}"
 FLOW_SDE = ("sampling.kernel=flow_sde", "learning.step_weight=none", TERMINAL)
 FLOOR = ("sampling.last_step=floor", "sampling.last_std=0.1")
 
@@ -30,13 +29,12 @@ ARMS: dict[str, Arm] = {
     "flow_sde_step_aware": Arm(
         overrides=FLOW_SDE[:1], temperatures=(0.7, 0.9), note="Flow-SDE with our credit and weights"
     ),
-    "step_aware": Arm(note="the default: annealed kernel, control_variate, equal_v"),
+    "step_aware": Arm(note="the default: annealed kernel, gain, equal_v"),
     "terminal": Arm(overrides=(TERMINAL,), note="our kernel and weights, terminal advantages"),
-    "gain": Arm(overrides=(GAIN,), note="the next image's gain, baseline regressed"),
-    "flow_sde_gain": Arm(
-        overrides=(*FLOW_SDE[:1], GAIN), temperatures=(0.7, 0.9), note="Flow-SDE with the gain and our weights"
+    "control_variate": Arm(
+        overrides=("learning.advantage={mode: control_variate}",), note="the final image's reward, baseline regressed"
     ),
-    "mix": Arm(overrides=("learning.advantage={mode: gae, lam: 0.0, terminal_share: 0.5}",), note="half and half"),
+    "mix": Arm(overrides=("learning.advantage={mode: gain, terminal_share: 0.5}",), note="half and half"),
     "annealed": Arm(
         fixed=("sampling.temperature={annealing: linear, start: 1.0, end: 0.5}",), note="temperature over steps"
     ),
@@ -45,7 +43,6 @@ ARMS: dict[str, Arm] = {
     ),
     "adaptive": Arm(fixed=("sampling.temperature={start: 0.8, adaptive: {target: 0.35}}",), note="controller"),
     "branching": Arm(overrides=("sampling.branching=[4, 1, 3]",), note="4 states, 3 continuations after call 1"),
-    "branching_gain": Arm(overrides=("sampling.branching=[4, 1, 3]", GAIN), note="the same, its credit the next gain"),
     "dance_sde": Arm(
         overrides=("sampling.kernel=dance_sde", "learning.step_weight=none", TERMINAL), temperatures=(0.3, 0.6)
     ),
@@ -70,7 +67,7 @@ ARMS: dict[str, Arm] = {
         overrides=("learning.advantage={mode: same_step}",), like="step_aware", note="control: the credit trap"
     ),
     "shuffled": Arm(
-        overrides=("learning.advantage={mode: control_variate, shuffle_rewards: true}",),
+        overrides=("learning.advantage={shuffle_rewards: true}",),
         like="step_aware",
         note="control: must not learn",
     ),

@@ -29,7 +29,7 @@ CREDITS = {
     "gae(1)": build_credit("gae", 1.0, 1.0, 0.0, "none"),
     "control_variate": build_credit("control_variate", 1.0, 1.0, 0.0, "none"),
     "gae(0)": build_credit("gae", 0.0, 1.0, 0.0, "none"),
-    "gae(0) regressed": build_credit("gae", 0.0, 1.0, 0.0, "none", regress_baseline=True),
+    "gain": build_credit("gain", 1.0, 1.0, 0.0, "none"),
     "same_step (trap)": build_credit("same_step", 1.0, 1.0, 0.0, "none"),
 }
 

@@ -89,5 +89,5 @@ def test_a_line_that_a_kill_cut_off_is_left_out_and_removed(tmp_path):
 
 
 def test_every_arm_searches_rates_by_temperatures_and_the_fixed_ones_rates_alone():
-    assert len(list(searched(ARMS["step_aware"]))) == 12
-    assert len(list(searched(ARMS["adaptive"]))) == 4
+    assert len(list(searched(ARMS["step_aware"]))) == 6
+    assert len(list(searched(ARMS["adaptive"]))) == 3

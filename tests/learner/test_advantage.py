@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from learner.advantage import FLOOR, Rewards, advantages, build_credit, steps_read
 
 G, K = 5, 4
-MODES = ("gae", "control_variate", "to_go", "next", "terminal")
+MODES = ("gain", "gae", "control_variate", "to_go", "next", "terminal")
 values_of = arrays(np.float64, (G, K), elements=st.integers(-8, 8).map(float))
 modes = st.sampled_from(MODES)
 scales = st.sampled_from(("group", "batch", "none"))
@@ -186,6 +186,22 @@ def test_the_control_variates_gain_is_estimated_on_the_other_groups_only():
     np.testing.assert_allclose(table, centred(mine[:, 3:] - slope * mine[:, :3]), atol=1e-9)
 
 
+def test_the_gain_is_that_of_the_next_step_with_a_regressed_baseline():
+    batch = [rewards(some_values(seed)) for seed in range(3)]
+    regressed = build_credit("gae", 0.0, 1.0, 0.0, "group", regress_baseline=True)
+    np.testing.assert_array_equal(advantages(batch, credit("gain", scale="group")), advantages(batch, regressed))
+
+
+def test_alone_the_gain_is_the_next_reward():
+    batch = [rewards(some_values())]
+    np.testing.assert_array_equal(advantages(batch, credit("gain")), advantages(batch, credit("next")))
+
+
+def test_where_only_the_final_image_is_scored_the_gain_is_the_terminal_reward():
+    batch = [rewards(some_values(seed), scored=(K - 1,)) for seed in range(2)]
+    np.testing.assert_array_equal(advantages(batch, credit("gain")), advantages(batch, credit("terminal")))
+
+
 def test_alone_the_control_variate_is_the_terminal_reward():
     batch = [rewards(some_values())]
     np.testing.assert_array_equal(advantages(batch, credit("control_variate")), advantages(batch, credit("terminal")))
@@ -213,9 +229,11 @@ def test_a_group_is_divided_by_the_spread_of_its_future_never_of_the_difference(
     batch = [rewards(some_values(0)), rewards(some_values(1))]
     plain, scaled = (advantages(batch, credit(mode, lam=1.0, scale=scale))[0] for scale in ("none", "group"))
     values = some_values(0)
+    following = [values[:, k + 1].std() for k in range(K - 1)]
     future = {
         "to_go": [values[:, k + 1 :].sum(axis=1).std() for k in range(K - 1)],
-        "next": [values[:, k + 1].std() for k in range(K - 1)],
+        "next": following,
+        "gain": following,
     }.get(mode, [values[:, -1].std()] * (K - 1))
     np.testing.assert_allclose(scaled, plain / np.array(future), atol=1e-12)
 

@@ -86,7 +86,7 @@ def test_siblings_need_no_baseline():
     generator = np.random.default_rng(0)
     values = generator.random((12, 3))
     shifted = values + np.array([0.0, 7.0, 0.0]) * np.repeat(generator.random(4), 3)[:, None]
-    for mode in ("gae", "control_variate"):
+    for mode in ("gain", "gae", "control_variate"):
         (one,), (other,) = (advantages([rewards(v)], credit(mode)) for v in (values, shifted))
         np.testing.assert_allclose(one[:, 1], other[:, 1], atol=1e-12)
 

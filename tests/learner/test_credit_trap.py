@@ -107,6 +107,7 @@ def test_the_chains_influences_are_those_of_its_simulation(chain):
         ("next", 1.0, lambda k: influence(k, k + 1)),
         ("to_go", 1.0, lambda k: influence(k, 1) + influence(k, 2)),
         ("control_variate", 1.0, lambda k: influence(k, 2)),
+        ("gain", 1.0, lambda k: influence(k, k + 1)),
     ],
 )
 def test_crediting_later_rewards_gives_their_true_gradient(chain, step, mode, lam, expected):

@@ -56,14 +56,14 @@ def test_one_reward_may_be_used_twice_under_two_names() -> None:
         ([rewards("{use: nsfw, weight: {}}")], "weights by update from 1 on"),
         ([rewards("{use: nsfw, weight: .nan}")], "expected a finite `weight`"),
         ([rewards("{use: nsfw, steps: [0, 1]}")], r"rewards\[0\] \(nsfw\): expected `steps` with the last step, 3"),
-        ([rewards("{use: nsfw, steps: [3, 7]}")], r"expected `steps` among the steps that mode control_variate reads"),
+        ([rewards("{use: nsfw, steps: [3, 7]}")], r"expected `steps` among the steps that mode gain reads"),
         ([rewards("{use: nsfw, steps: [3, 3]}")], "each once"),
         (
             [rewards("{use: nsfw, steps: [1, 3]}"), "learning.advantage={mode: terminal}"],
             r"among the steps that mode terminal reads, \[3\]",
         ),
         ([rewards("{use: nsfw, steps: some}")], "rewards.0.steps"),
-        ([rewards("{use: nsfw, step_weights: [0, 1, 1, 1]}")], "`step_weights` has no effect in mode control_variate"),
+        ([rewards("{use: nsfw, step_weights: [0, 1, 1, 1]}")], "`step_weights` has no effect in mode gain"),
         (
             [rewards("{use: nsfw, step_weights: [0, 1, 1]}"), "learning.advantage={mode: to_go}"],
             r"expected 4 step_weights, one per image of a sample; found 3",
