@@ -3,11 +3,12 @@
     python -m tests.ablation.snr_quickstart [--updates 64] [--methods NAME:TEMPERATURE ...]
         [--settings KEY=VALUE ...] [--out FILE]
 
-Every method draws the same number of updates (of two groups each, if --settings says nothing else) at the untrained adapter, whose weights are put back after
-each. With g_i an update's gradient, as it is before clipping, |E g|^2 is estimated without bias by the mean of
-g_i . g_j over i != j, the noise by what is left of the mean of |g_i|^2. *groups* is how many have to be averaged until
-the noise is as small as the gradient; its interval is a jackknife's, by updates. The cosine is that between the
-mean gradients of the method and of the first one (the step-aware default), over the square root of what of each is signal.
+Every method draws the same number of updates (of two groups each, if --settings says nothing else) at the untrained
+adapter, whose weights are put back after each. With g_i an update's gradient, as it is before clipping, |E g|^2 is
+estimated without bias by the mean of g_i . g_j over i != j, the noise by what is left of the mean of |g_i|^2. *groups*
+is how many have to be averaged until the noise is as small as the gradient; its interval is a jackknife's, by updates.
+The cosine is that between the mean gradients of the method and of the first one, over the square root of what of each
+is signal.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ RUN_FILE = ROOT / "deploy/configs/quickstart.yaml"
 METHODS = (
     ("step_aware", 1.0),
     ("terminal", 1.0),
-    ("gain", 1.0),
+    ("control_variate", 1.0),
     ("same_step", 1.0),
     ("branching", 1.0),
     ("step_aware", 0.5),
