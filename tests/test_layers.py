@@ -1,6 +1,7 @@
 """The law of layers: who may import whom. Read with the tree in ARCHITECTURE.md."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,7 +72,8 @@ def modules() -> Iterator[tuple[str, Path]]:
 MODULES = dict(modules())
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
+@functools.cache
+def imports(path: Path) -> list[tuple[str, bool]]:
     """(imported module, whether inside a function), TYPE_CHECKING blocks left out."""
 
     def walk(node: ast.AST, local: bool) -> Iterator[tuple[str, bool]]:
@@ -87,7 +89,7 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
                     yield (full if full in MODULES else str(child.module)), local
             yield from walk(child, local or isinstance(child, ast.FunctionDef))
 
-    yield from walk(ast.parse(path.read_text(encoding="utf-8")), False)
+    return list(walk(ast.parse(path.read_text(encoding="utf-8")), False))
 
 
 def first_party(module: str) -> set[str]:
@@ -144,6 +146,7 @@ def test_only_the_command_line_imports_our_modules_inside_functions() -> None:
             assert late == [], module
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("modules", "heavy"),
     [

@@ -123,6 +123,7 @@ def test_alertmanager_accepts_its_configuration() -> None:
 
 
 @needs_promtool
+@pytest.mark.integration
 @pytest.mark.parametrize("what", [*FAULTS, *HARMLESS])
 def test_a_fault_raises_its_alerts_and_no_other(what: str, tmp_path: Path) -> None:
     file = tmp_path / "test.yml"

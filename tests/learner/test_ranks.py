@@ -9,6 +9,7 @@ from learner.ranks import Alone, all_agree
 from tests.learner.rank_scenarios import TIMEOUT_S, play_alone
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.integration  # two processes
 
 
 @pytest.fixture(scope="module")

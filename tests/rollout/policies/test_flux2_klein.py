@@ -21,6 +21,8 @@ from tests.rollout.policies import family_checks as checks
 from tests.rollout.policies import learning_checks
 from tests.tiny_groups import draw_group, spec
 
+pytestmark = pytest.mark.integration  # whole pipelines
+
 SIZES = ((16, 24), (32, 16))
 LENGTH = 48
 

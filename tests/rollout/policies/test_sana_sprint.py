@@ -14,6 +14,8 @@ from rollout.types import Behaviour
 from tests.rollout.policies import family_checks as checks
 from tests.rollout.policies import learning_checks
 
+pytestmark = pytest.mark.integration  # whole pipelines
+
 SIZES = ((32, 64), (64, 32))
 LENGTH = 12
 GUIDANCE = 4.5

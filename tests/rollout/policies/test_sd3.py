@@ -8,6 +8,8 @@ from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from tests.rollout.policies import family_checks as checks
 from tests.rollout.policies import learning_checks
 
+pytestmark = pytest.mark.integration  # whole pipelines
+
 SIZES = ((8, 16), (16, 12))
 LENGTH = 6
 

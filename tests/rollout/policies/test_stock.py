@@ -18,6 +18,8 @@ from rollout.types import Behaviour
 from tests.rollout.policies.family_checks import adapt
 from tests.tiny_groups import draw_group, spec
 
+pytestmark = pytest.mark.integration  # whole pipelines
+
 PROMPTS = ["a cat", "red dog"]
 ABSENT = {"text_encoder_3": None, "tokenizer_3": None}
 

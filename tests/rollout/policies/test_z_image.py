@@ -7,6 +7,8 @@ from rollout.policies.twins.z_image import build
 from tests.rollout.policies import family_checks as checks
 from tests.rollout.policies import learning_checks
 
+pytestmark = pytest.mark.integration  # whole pipelines
+
 SIZES = ((8, 16), (16, 16))
 LENGTH = 48
 

@@ -28,6 +28,7 @@ def test_an_adapter_that_is_not_there_is_told(tmp_path) -> None:
         sample_strip(load_run_file(QUICKSTART), "write 42 in red", tmp_path, tmp_path / "x.png", 1)
 
 
+@pytest.mark.integration
 def test_evaluate_prints_every_figure_with_its_interval(capsys) -> None:
     evaluate_adapter(load_run_file(QUICKSTART, ["evaluation.images=108"]), None)
     lines = capsys.readouterr().out.splitlines()

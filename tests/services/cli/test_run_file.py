@@ -143,6 +143,7 @@ def tafs(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
@@ -164,6 +165,7 @@ def test_a_run_that_cannot_work_is_refused_before_anything_starts(override, sent
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.integration
 def test_a_run_whose_rewards_server_does_not_answer_can_be_tried_again(run_file) -> None:
     options = {"url": "http://127.0.0.1:1", "attempts": 1}
     path = run_file(lambda values: values["rewards"].append({"use": "remote", "options": options}))
@@ -173,11 +175,13 @@ def test_a_run_whose_rewards_server_does_not_answer_can_be_tried_again(run_file)
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.integration
 def test_a_wrong_command_line_is_a_bad_configuration() -> None:
     assert tafs("no-such-command").returncode == 64
     assert tafs("train").returncode == 64
 
 
+@pytest.mark.integration
 def test_check_tells_what_it_found_sound() -> None:
     done = tafs("check", str(QUICKSTART))
     assert done.returncode == 0, done.stderr
