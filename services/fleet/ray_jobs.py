@@ -10,9 +10,10 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
 from urllib.request import Request, urlopen
 
@@ -115,7 +116,7 @@ class JobServer:
                     "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
                 ) from error
             raise ServerUnavailable(f"{self._address}{path}: {error}") from error
-        except (URLError, TimeoutError) as error:
+        except (OSError, HTTPException, json.JSONDecodeError) as error:  # refused, silent, or gone within an answer
             raise ServerUnavailable(f"{self._address}: expected Ray's job server, found: {error}") from error
 
 

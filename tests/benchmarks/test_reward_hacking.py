@@ -43,5 +43,5 @@ def test_its_run_file_is_valid_and_has_the_guard_with_its_own_defaults() -> None
     watch = config.evaluation.watch
     assert watch is not None
     assert watch.model_fields_set == {"every", "stop"}
-    assert [entry.weights for entry in config.rewards] == [((1, 1.0),), ((10, 0.0), (15, 3.0))]
+    assert [entry.weights for entry in config.rewards] == [((1, 1.0),), ((10, 0.0), (13, 10.0))]
     assert config.learning.kl_weight == 0.0

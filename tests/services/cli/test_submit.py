@@ -1,6 +1,7 @@
 """What `tafs submit` composes, and how it reads the job server's answers."""
 
 import json
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -103,6 +104,22 @@ def test_a_head_that_drained_because_it_goes_is_told_from_one_that_stays(job_ser
     with urlopen(Request(job_server, method="DELETE"), timeout=10):
         pass
     assert server.leaves(60)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n[{", b"HTTP/1.1 200 OK\r\n\r\n[{"]
+)
+def test_a_head_that_goes_within_an_answer_is_one_that_goes(answer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        assert JobServer(f"http://127.0.0.1:{listener.getsockname()[1]}", None).leaves(60)
 
 
 def test_a_wrong_token_a_silent_server_and_a_wrong_address_are_told(job_server) -> None:
