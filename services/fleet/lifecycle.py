@@ -9,7 +9,7 @@
 
 `supervisor.py` looks, calls `advance`, and acts on what it returned. DEAD never becomes HEALTHY without STARTING: a
 restarted worker is ready when it holds verified weights. Silence counts only while the supervisor itself could look:
-an outage of the server, or a driver that was stopped, kills nobody. A thousand workers are looked at twice a second:
+an outage of the server, or a driver that was stopped, kills nobody. A thousand workers are looked at every second:
 msgspec's structs are made, and replaced, in a tenth of a dataclass's time.
 """
 

@@ -43,6 +43,8 @@ from services.observe.workers import WorkerFigures
 Role = Literal["learner", "rollout", "reward"]
 ROLES: tuple[Role, ...] = ("learner", "rollout", "reward")
 LOOK_EVERY_S = 0.5
+LOOK_MEMBER_S = 1e-3
+"""Between two looks, for each member: a large fleet is looked at less often, and costs the driver no larger share."""
 SHOW_EVERY_S = 1.0
 STACKS_TIMEOUT_S = 3.0
 DRAINED = "drained"
@@ -208,7 +210,7 @@ class Supervisor:
         what a worker said that cannot be built, ConfigError where a setting is the cause.
         """
         self._now = time.monotonic()
-        if self._now - self._looked < LOOK_EVERY_S:
+        if self._now - self._looked < max(LOOK_EVERY_S, LOOK_MEMBER_S * len(self._members)):
             return
         beats = self._hearts.read()
         elapsed = 0.0 if beats is None else min(self._now - self._looked, LOOK_CREDIT_S)

@@ -61,7 +61,7 @@ def paper(config, latencies: Latencies) -> float:
 def controller(updates: int) -> list[Figures]:
     return [
         simulate(run(256, 64, 256), models(20.0, 4.0, 10.0), updates),
-        simulate(run(800, 200, 800), models(40.0, 8.0, 20.0, kib=1), max(2, updates // 2)),
+        simulate(run(800, 200, 800), models(20.0, 4.0, 10.0, kib=1), max(2, updates // 2)),
     ]
 
 
