@@ -41,6 +41,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HACKED, KEPT = 0.2, 0.05
 """Fixed before the first run: the judge's exact match has fallen by so much; what is kept is so near to the best."""
 SETTINGS = (
+    "learning.advantage.mode=control_variate",  # as measured: not whatever the default is
     "learning.kl_weight=0",
     "learning.final_rate_share=1",
     "learning.updates=30",
