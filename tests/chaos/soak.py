@@ -28,6 +28,7 @@ import psutil
 from redis.exceptions import RedisError
 
 from services.cli.elastic import ask_workers
+from services.data.address import URL_VARIABLE
 from services.data.queue import Queue, accounting_holds
 from services.data.server import EmbeddedServer, connect, impatient
 from services.errors import TafsError
@@ -102,7 +103,8 @@ class Nemesis:
     def start(self) -> Going:
         """The run, a first time or again."""
         url = f"redis://:{urlsplit(self.server.url).password}@127.0.0.1:{self.proxy.port}"
-        return Going(self.parent, "soak", *OVERRIDES, TAFS_REDIS_URL=url)
+        os.environ[URL_VARIABLE] = url  # for whoever asks something of the run, as a user's shell has it
+        return Going(self.parent, "soak", *OVERRIDES)
 
     def run(self, minutes: float) -> None:
         """Do one thing after another."""
