@@ -216,11 +216,11 @@ class Supervisor:
         elapsed = 0.0 if beats is None else min(self._now - self._looked, LOOK_CREDIT_S)
         self._looked = self._now
         living = [member.worker for member in self.members() if member.worker and member.life.state in LIVING]
-        gone = self._deaths(living)
+        gone, over = self._deaths(living), self._over()
         lost = None
         for member in self.members():
-            before = member.life
-            life = advance(before, self._see(member, beats or {}, gone, elapsed), self._limits, self._jitter.random())
+            before, seen = member.life, self._see(member, beats or {}, gone, over, elapsed)
+            life = advance(before, seen, self._limits, self._jitter.random())
             if life.state is State.DEAD and before.state is not State.DEAD and member.role == "learner":
                 lost = f"{member.slot}: {life.reason}"
             self._become(member, life)
@@ -293,14 +293,26 @@ class Supervisor:
         member.loop = None
         member.building = self._build(member)
 
-    def _see(self, member: Member, beats: Mapping[str, Beat], gone: Mapping[str, str], elapsed_s: float) -> Seen:
+    def _over(self) -> set[Any]:
+        """Which buildings and loops of the members are over; one question to Ray for all of them."""
+        asked = [call for member in self.members() for call in (member.building, member.loop) if call is not None]
+        return set(finished(asked)) if asked else set()
+
+    def _see(
+        self,
+        member: Member,
+        beats: Mapping[str, Beat],
+        gone: Mapping[str, str],
+        over: Set[Any],
+        elapsed_s: float,
+    ) -> Seen:
         if member.life.state not in LIVING:
             return Seen(now=self._now)
         beat = beats.get(member.slot)
         fresh = beat is not None and beat.incarnation == member.life.incarnation and beat != member.beat
         if fresh:
             member.beat = beat
-        ended = gone.get(member.slot) or self._ended(member)
+        ended = gone.get(member.slot) or self._ended(member, over)
         return Seen(
             now=self._now,
             elapsed_s=elapsed_s,
@@ -310,9 +322,9 @@ class Supervisor:
             ended=ended,
         )
 
-    def _ended(self, member: Member) -> str | None:
+    def _ended(self, member: Member, over: Set[Any]) -> str | None:
         """Why a living process does not work: its worker could not be built, or its loop is over."""
-        if member.building is not None and finished([member.building]):
+        if member.building is not None and member.building in over:
             error = failure(member.building)
             if error is not None:
                 if not self._working and not member.life.incarnation and not isinstance(error, WorkerFailed):
@@ -321,7 +333,7 @@ class Supervisor:
             member.building = None
             if self._working and member.role != "learner" and member.life.state is State.STARTING:
                 member.loop = member.alive.call("run")
-        if member.loop is not None and finished([member.loop]):
+        if member.loop is not None and member.loop in over:
             error = failure(member.loop)
             if member.life.state is State.DRAINING:
                 return DRAINED if error is None else str(error)
