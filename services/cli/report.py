@@ -7,9 +7,10 @@ from pathlib import Path
 
 import yaml
 
+from services.data.whole_file import write_whole
 from services.errors import ConfigError
 from services.observe.comparison import render_comparison
-from services.observe.report import read_run, render_report, write_page
+from services.observe.report import read_run, render_report
 
 ONE, SEVERAL = "report.html", "comparison.html"
 
@@ -28,7 +29,7 @@ def write_reports(folders: Sequence[Path], output: Path | None) -> Path:
     else:
         path, page = folders[0].resolve().parent / SEVERAL, render_comparison(runs)
     try:
-        return write_page(output or path, page)
+        return write_whole(output or path, page)
     except OSError as error:
         raise ConfigError(f"cannot write {output or path}: {error}; choose another --output") from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from services.config import RunConfig
+from services.data.whole_file import write_whole
 from services.fleet.messages import EvaluationPart
 from services.observe.summary import Evaluation, When
 
@@ -41,7 +42,5 @@ def read_evaluations(folder: Path) -> list[Evaluation]:
 def add_evaluations(folder: Path, new: Sequence[Evaluation]) -> list[Evaluation]:
     """Keep new figures; one of the same metric, sampler and time is replaced."""
     kept = {(e.metric, e.sampler, e.when): e for e in [*read_evaluations(folder), *new]}
-    part = folder / f"{FILE}.part"
-    part.write_bytes(msgspec.json.encode(list(kept.values())))
-    part.replace(folder / FILE)
+    write_whole(folder / FILE, msgspec.json.encode(list(kept.values())))
     return list(kept.values())

@@ -16,6 +16,7 @@ from rich.console import Console
 from services.config import RunConfig
 from services.data.ledger import QueueStatistics
 from services.data.queue import Queue
+from services.data.whole_file import write_whole
 from services.errors import QueueError, ServerUnavailable
 from services.fleet.messages import Strip
 from services.fleet.run_folder import recorded_provenance
@@ -162,9 +163,7 @@ class Recorder:
             "queue": msgspec.to_builtins(figures),
             "record": msgspec.to_builtins(record),
         }
-        part = self._folder / f"{STATUS_FILE}.part"
-        part.write_bytes(msgspec.json.encode(status))
-        part.replace(self._folder / STATUS_FILE)
+        write_whole(self._folder / STATUS_FILE, msgspec.json.encode(status))
 
     def _statistics(self) -> QueueStatistics:
         """The queue's figures; while the server is away, the last ones."""

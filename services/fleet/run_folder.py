@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from learner.checkpoint_folders import open_folder
 from services.config import RunConfig
+from services.data.whole_file import write_whole
 from services.errors import ConfigError
 
 MAY_DIFFER = ("fleet", "runs")
@@ -67,15 +68,8 @@ def _settle(config: RunConfig, folder: Path) -> None:
                 + "\nuse another `name`, undo the change, or start anew with --fresh"
             )
     made_now = {"began": began, "inputs": inputs, **provenance()}
-    _write_whole(folder / "run.json", json.dumps(made_now, indent=1))
-    _write_whole(path, yaml.safe_dump(resolved, sort_keys=False))  # last: where it is, the other is, too
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """The old file or the new one, whenever the process is killed."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text)
-    part.replace(path)
+    write_whole(folder / "run.json", json.dumps(made_now, indent=1))
+    write_whole(path, yaml.safe_dump(resolved, sort_keys=False))  # last: where it is, the other is, too
 
 
 def _set_aside(config: RunConfig, mark: str) -> None:

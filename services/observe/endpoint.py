@@ -12,6 +12,8 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.registry import Collector
 
+from services.data.whole_file import write_whole
+
 TARGETS = ".targets"
 """Folder beside the run folders with one file per run that should be alive, for Prometheus' file_sd_configs."""
 RAY_TARGETS = f"{TARGETS}/ray"
@@ -79,8 +81,4 @@ def announce(runs: Path, run: str, *addresses: str, targets: str = TARGETS) -> P
     """
     folder = runs / targets
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{run}.json"
-    part = folder / f"{run}.part"
-    part.write_text(json.dumps([{"targets": addresses, "labels": {"run": run}}]))
-    part.replace(file)
-    return file
+    return write_whole(folder / f"{run}.json", json.dumps([{"targets": addresses, "labels": {"run": run}}]))

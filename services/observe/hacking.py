@@ -16,6 +16,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from services.data.whole_file import write_whole
+
 FILE = "looks.jsonl"
 CERTAIN = 2.0
 """Standard errors that a fall must be larger than to count: about one chance in forty under no change."""
@@ -140,7 +142,5 @@ def keep_until(folder: Path, update: int) -> list[Look]:
     kept = [look for look in read_looks(folder) if look.update <= update]
     path = folder / FILE
     if path.exists():
-        part = path.with_name(f"{FILE}.part")
-        part.write_bytes(b"".join(msgspec.json.encode(look) + b"\n" for look in kept))
-        part.replace(path)
+        write_whole(path, b"".join(msgspec.json.encode(look) + b"\n" for look in kept))
     return kept

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from services.data.whole_file import write_whole
 from services.observe import plots, sections, words
 from services.observe.events import Event, read_events
 from services.observe.hacking import Look, read_looks
@@ -58,15 +59,7 @@ def read_run(folder: Path, *, planned_updates: int | None = None) -> RunContents
 
 def write_report(folder: Path, *, planned_updates: int | None = None) -> Path:
     """Write report.html into a run folder from what lies there, and return its path."""
-    return write_page(folder / "report.html", render_report(read_run(folder, planned_updates=planned_updates)))
-
-
-def write_page(path: Path, page: str) -> Path:
-    """Write a page; a reader sees the old one or the new one, never half of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(path)
-    return path
+    return write_whole(folder / "report.html", render_report(read_run(folder, planned_updates=planned_updates)))
 
 
 def render_report(run: RunContents) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from services.data.whole_file import write_whole
 from services.observe.history import UpdateRecord
 
 When = Literal["before", "after"]
@@ -141,9 +142,7 @@ def _evaluation(sampler: str, when: When, metric: str, row: Mapping[str, Any]) -
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
     """Write summary.json; a reader sees the old file or the new one, never half of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_whole(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
 
 def read_summary(path: Path) -> dict[str, Any]:

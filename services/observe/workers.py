@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from rewards.tally import Tally
+from services.data.whole_file import write_whole
 
 WORKERS_FILE = "workers.json"
 """In the run folder, written anew every second or so."""
@@ -54,9 +55,8 @@ class WorkersFile(msgspec.Struct, frozen=True, kw_only=True):
 
 def write_workers(folder: Path, workers: Sequence[WorkerFigures]) -> None:
     """Write the file, whole."""
-    part = folder / f"{WORKERS_FILE}.part"
-    part.write_bytes(msgspec.json.encode(WorkersFile(unix_time=time.time(), workers=tuple(workers))))
-    part.replace(folder / WORKERS_FILE)
+    seen = WorkersFile(unix_time=time.time(), workers=tuple(workers))
+    write_whole(folder / WORKERS_FILE, msgspec.json.encode(seen))
 
 
 def read_workers(folder: Path) -> WorkersFile | None:

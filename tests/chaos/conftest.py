@@ -160,12 +160,12 @@ def table(lines: list[dict]):
     by_fault = defaultdict(list)
     for line in lines:
         by_fault[line["fault"]].append(line)
-    yield "| fault | seeds passed | a run | back after: median, most |"
+    yield "| fault | passed with seeds | a run | back after: median, most |"
     yield "|---|---|---|---|"
     for fault, runs in by_fault.items():
         passed = sorted({run["seed"] for run in runs if run["outcome"] == "passed"})
         failed = [run["seed"] for run in runs if run["outcome"] == "failed"]
-        seeds = " ".join(map(str, passed)) + (f" FAILED: {' '.join(map(str, failed))}" if failed else "")
+        seeds = ", ".join(map(str, passed)) + (f" FAILED: {' '.join(map(str, failed))}" if failed else "")
         took = statistics.median(run["seconds"] for run in runs)
         found = defaultdict(list)
         for what, seconds in (each for run in runs for each in run["recoveries"]):
