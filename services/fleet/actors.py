@@ -147,7 +147,7 @@ def node_address() -> str:
 
 
 def cluster_resources() -> dict[str, float]:
-    """What the connected cluster has, by Ray's names, without what Ray adds for its own accounts."""
+    """What the connected cluster has, by Ray's names in order, without what Ray adds for its own accounts."""
     import ray
 
     return _named_by_people(ray.cluster_resources())
@@ -155,7 +155,7 @@ def cluster_resources() -> dict[str, float]:
 
 def _named_by_people(resources: dict[str, float]) -> dict[str, float]:
     own = re.compile(r"_group_|^(node:|object_store_memory$)")
-    return {name: amount for name, amount in resources.items() if not own.search(name)}
+    return {name: amount for name, amount in sorted(resources.items()) if not own.search(name)}
 
 
 def cluster_nodes() -> list[Node]:
