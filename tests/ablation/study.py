@@ -1,17 +1,17 @@
 """The study: arms x seeds with a fixed budget of images, in one process each, resumable.
 
     python -m tests.ablation.study --out FOLDER [--arms NAME ...] [--seeds 1 2 3 4 5] [--images 576]
-        [--every 48] [--evaluate 1080] [--search-images 288] [--base RUN.yaml] [--settings KEY=VALUE ...]
-        [--target 0.8]
+        [--every 48] [--evaluate 1080] [--search-images 288] [--search-seeds 1000 1001] [--base RUN.yaml]
+        [--settings KEY=VALUE ...] [--target 0.8]
 
 The figure is the exact match of held-out images; where the run file's first reward does not read text, its mean.
 
 Every finished run is a line of FOLDER/runs.jsonl and is never repeated while its settings, commit aside, are the same;
-a run that was cut off starts anew. With --search-images each arm first tries its rates and temperatures on a seed of
-its own (1000) with that budget and a third of the images in its two evaluations, and its study runs take those whose
-curve is best with the serving sampler, on average over its points; without, the base file's rate and the arm's middle
-temperature. An arm that is another one with a single change takes that one's choice. Once a run has reached the target,
-it is evaluated at its end only. Prints the table and draws the figure of what FOLDER holds (table.py).
+a run that was cut off starts anew. With --search-images each arm first tries its rates and temperatures on seeds of
+the search's own with that budget and a third of the images in its two evaluations, and its study runs take those whose
+curves are best with the serving sampler, on average over points and seeds; without, the base file's rate and the arm's
+middle temperature. An arm that is another one with a single change takes that one's choice. Once a run has reached the
+target, it is evaluated at its end only. Prints the table and draws the figure of what FOLDER holds (table.py).
 """
 
 from __future__ import annotations
@@ -48,7 +48,6 @@ from tests.ablation.arms import ARMS, Arm
 from tests.ablation.table import TARGET, write_results
 
 ROOT = Path(__file__).resolve().parents[2]
-SEARCH_SEED = 1000
 BARE = (
     "learning.kl_weight=0",
     "learning.groups_per_update=2",
@@ -213,8 +212,13 @@ class Study:
         if not images:
             return arm.fixed or (temperature(arm.temperatures[len(arm.temperatures) // 2]),)
         effort = {"every": max(images // 2, 1), "evaluated": max(self._arguments.evaluate // 3, 1)}
-        tried = [(self.run(name, SEARCH_SEED, found, images, **effort), found) for found in searched(arm)]
-        return max(tried, key=lambda entry: sum(point["serving"] for point in entry[0]["curve"]))[1]
+        seeds = self._arguments.search_seeds
+
+        def height(found: tuple[str, ...]) -> float:
+            made = [self.run(name, seed, found, images, **effort) for seed in seeds]
+            return sum(point["serving"] for record in made for point in record["curve"])
+
+        return max(searched(arm), key=height)
 
 
 def temperature(value: float) -> str:
@@ -258,6 +262,7 @@ def main() -> None:
     parser.add_argument("--evaluate", type=int, default=1_080, help="images per evaluation and sampler")
     parser.add_argument("--target", type=float, default=TARGET, help="of the figure: how many images until there?")
     parser.add_argument("--search-images", type=int, default=0, help="budget of each run of the search; 0 = none")
+    parser.add_argument("--search-seeds", type=int, nargs="+", default=[1000])
     parser.add_argument("--list", action="store_true", help="print the arms and end")
     parser.add_argument("--settings", nargs="*", default=[], help="settings for all runs: dotted.key=value")
     arguments = parser.parse_args()
