@@ -1,6 +1,7 @@
 """Every alert fires for its fault, stays silent where nothing is wrong, and has a place in the runbook."""
 
 import itertools
+import os
 import re
 import shutil
 import subprocess
@@ -42,7 +43,8 @@ def histogram_names(name: str, kind: str) -> tuple[str, ...]:
 
 
 def run(*command: str | Path) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    quick = {**os.environ, "GOGC": "800"}  # half of promtool's time is its garbage collector's
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=quick)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

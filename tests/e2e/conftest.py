@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,21 +47,22 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONWARNINGS": "ignore", "COLUMNS": "200"}
 
 
+def finished(parent: Path, name: str, *overrides: str) -> Finished:
+    """A run's end, under a deadline."""
+    done = subprocess.run(
+        command(parent, name, *overrides),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout, parent / name)
+
+
 @pytest.fixture
 def run(tmp_path):
-    """run(name, *overrides) -> Finished, under a deadline."""
-
-    def start(name: str, *overrides: str) -> Finished:
-        done = subprocess.run(
-            command(tmp_path, name, *overrides),
-            cwd=ROOT,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
-        return Finished(done.returncode, done.stdout, tmp_path / name)
-
-    return start
+    """run(name, *overrides) -> Finished."""
+    return partial(finished, tmp_path)

@@ -20,10 +20,11 @@ from services.cli.run_file import load_run_file
 from services.cli.trace import write_trace
 from services.observe.journeys import read_journeys
 
-from .conftest import DEADLINE_S, ROOT, command, environment
+from .conftest import DEADLINE_S, ROOT, Finished, command, environment, finished
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(2 * DEADLINE_S)]
 
+SYNCHRONOUS = ("learning.updates=5", "fleet.max_staleness=0", "evaluation=null")
 UNTRAINED = WeightsVersion(version=0, update=0, lineage=0, digest="")
 
 
@@ -36,10 +37,24 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_run_leaves_all_that_the_readme_promises(run) -> None:
-    done = run("whole")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Finished:
+    """A run that learns too fast, so that its adapter changes images after three updates."""
+    done = finished(tmp_path_factory.mktemp("runs"), "whole", "learning.rate=0.01", "learning.warmup_updates=0")
     assert done.code == 0, done.output
-    summary = done.json("summary.json")
+    return done
+
+
+@pytest.fixture(scope="module")
+def synchronous(tmp_path_factory) -> Finished:
+    """An undisturbed run of five updates that never trains on stale groups."""
+    done = finished(tmp_path_factory.mktemp("runs"), "synchronous", *SYNCHRONOUS)
+    assert done.code == 0, done.output
+    return done
+
+
+def test_a_run_leaves_all_that_the_readme_promises(whole) -> None:
+    done, summary = whole, whole.json("summary.json")
     for metric in ("exact_match", "judge_exact_match"):
         for sampler in ("serving", "tau_0", "tau_1"):
             figure = summary[metric][sampler]
@@ -104,23 +119,21 @@ def test_an_asynchronous_run_accounts_for_its_time_and_for_every_group_and_tells
     assert next(event["name"] for event in trace if event["ph"] == "i") == "start: The run starts."
 
 
-def test_stock_diffusers_draws_the_same_images_with_the_saved_adapter(run) -> None:
+def test_stock_diffusers_draws_the_same_images_with_the_saved_adapter(whole) -> None:
     from diffusers import StableDiffusion3Pipeline
 
     from services.cli.run_file import load_run_file
     from services.fleet.build import build_policy
 
-    done = run("adapter", "learning.rate=0.01", "learning.warmup_updates=0", "sampling.serving_temperature=0")
-    assert done.code == 0, done.output
     config = load_run_file(ROOT / "deploy/configs/quickstart.yaml", ["sampling.serving_temperature=0"])
     policy = build_policy(config)
     base = draw_first(policy, config)
-    policy.load_adapter(done.folder / "adapter")
+    policy.load_adapter(whole.folder / "adapter")
     ours = draw_first(policy, config)
     assert np.abs(ours.astype(int) - base.astype(int)).max() > 0, "the adapter changes nothing: the test would be blind"
 
     pipe = StableDiffusion3Pipeline.from_pretrained(config.model.path, text_encoder_3=None, tokenizer_3=None)
-    pipe.load_lora_weights(done.folder / "adapter")
+    pipe.load_lora_weights(whole.folder / "adapter")
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler.register_to_config(stochastic_sampling=False)
     from rollout.prompts import load_prompts
@@ -150,7 +163,7 @@ def draw_first(policy, config):
 
 def test_synchronous_runs_of_two_sizes_end_with_the_same_weights_whatever_the_number_of_rollout_workers(run) -> None:
     results, sizes = {}, set()
-    for workers in (1, 2, 4):
+    for workers in (1, 3):
         done = run(
             f"workers-{workers}",
             "fleet.max_staleness=0",
@@ -168,29 +181,20 @@ def test_synchronous_runs_of_two_sizes_end_with_the_same_weights_whatever_the_nu
         assert all(stale == 0 for record in done.history() for stale in record["staleness"])
         results[workers] = trained(done.folder)
     assert sizes == {(16, 32), (16, 16)}
-    assert equal(results[1], results[2])
-    assert equal(results[1], results[4])
+    assert equal(results[1], results[3])
 
 
-def test_two_learner_ranks_run_the_same_loop(run) -> None:
-    one = run("one-rank", "fleet.max_staleness=0", "evaluation=null")
-    two = run(
-        "two-ranks", "fleet.max_staleness=0", "evaluation=null", "fleet.learner.workers=2", "fleet.learner.cpus=0.4"
-    )
-    assert one.code == 0, one.output
+def test_two_learner_ranks_run_the_same_loop(run, synchronous) -> None:
+    two = run("two-ranks", *SYNCHRONOUS, "learning.updates=2", "fleet.learner.workers=2", "fleet.learner.cpus=0.4")
     assert two.code == 0, two.output
-    first, second = one.history()[0], two.history()[0]
+    first, second = synchronous.history()[0], two.history()[0]
     assert first["report"]["consumed"] == second["report"]["consumed"]
     assert math.isclose(first["report"]["grad_norm"], second["report"]["grad_norm"], rel_tol=1e-4)
 
 
-def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(run, tmp_path) -> None:
-    long = ("learning.updates=5", "fleet.max_staleness=0", "evaluation=null")
-    whole = run("undisturbed", *long)
-    assert whole.code == 0, whole.output
-
+def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(run, synchronous, tmp_path) -> None:
     process = subprocess.Popen(
-        command(tmp_path, "interrupted", *long),
+        command(tmp_path, "interrupted", *SYNCHRONOUS),
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -207,14 +211,14 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(run, tmp_path
     _, alive = psutil.wait_procs(family, timeout=20)
     assert [p.name() for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
 
-    resumed = run("interrupted", *long)
+    resumed = run("interrupted", *SYNCHRONOUS)
     assert resumed.code == 0, resumed.output
     assert "going on from the checkpoint" in resumed.output
-    assert equal(trained(whole.folder), trained(resumed.folder))
+    assert equal(trained(synchronous.folder), trained(resumed.folder))
     records = [json.loads(line) for line in history.read_text().splitlines()]
     assert len({(record["version"]) for record in records}) == len(records), "a version was used twice"
 
-    changed = run("interrupted", *long, "learning.rate=0.5")
+    changed = run("interrupted", *SYNCHRONOUS, "learning.rate=0.5")
     assert changed.code == 64
     assert "learning.rate: 0.0004 -> 0.5" in changed.output
 
