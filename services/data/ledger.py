@@ -113,3 +113,14 @@ def accounting_holds(statistics: QueueStatistics) -> bool:
         and statistics.evicted == sum(statistics.evictions.values())
         and statistics.failed <= sum(statistics.failures.values())
     )
+
+
+def with_ordinals(consumed: tuple[tuple[int, int], ...], ordinals: list[int]) -> tuple[tuple[int, int], ...]:
+    """Half-open intervals with more ordinals in them, merged."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted([*consumed, *((ordinal, ordinal + 1) for ordinal in ordinals)]):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    return tuple(merged)

@@ -28,37 +28,32 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
 
 from rollout.types import WeightsVersion
 from services.config import RunConfig
 from services.data.blobs import BlobStore
-from services.data.ledger import Claimed, Ledger
+from services.data.ledger import Claimed, Ledger, with_ordinals
 from services.data.queue import Queue, new_owner
 from services.data.wire import BlobRef, ScoredEntry, decode
-from services.errors import BlobError, LearnerLost, QueueError, RunMissing, ServerFull, ServerUnavailable, StalledError
+from services.errors import BlobError, LearnerLost, QueueError, RunMissing, ServerUnavailable, StalledError
+from services.fleet.admission import Admission
 from services.fleet.failpoints import failpoint
 from services.fleet.fleet import Fleet
 from services.fleet.lineage import Lineage
-from services.fleet.messages import Progress, UpdateOrder, UpdateResult
+from services.fleet.messages import Progress, UpdateOrder
+from services.fleet.patience import Patience
+from services.fleet.update_record import all_phases, record_of
 from services.observe.history import UpdateRecord
 from services.observe.journeys import Journey, journey_of
 
 CLAIM_BLOCK_MS = 200
 """How long one claim waits before the loop looks after its workers again."""
-LEAST_PATIENCE_S = 2.0
-"""For a worker without work to look up and leave."""
-PAUSE_S = 0.25
-"""Between two attempts while the server does not answer."""
 CHECK_ONE_EVERY = 10
 """Asynchronous runs put one group in so many updates through the ratio guard."""
 REFUSALS = ("WeightsCorrupt", "WeightsMissing")
 """Evictions by workers that could not load the newest weights."""
 LOOK_EVERY_S = 1.0
 """Between two looks for such evictions."""
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +90,19 @@ class Controller:
         self._fleet = fleet
         self._queue = queue
         self._blobs = blobs
+        self._patiently = Patience(config.fleet.stall_timeout_s, fleet.keep_server)
+        self._admission = Admission(config, queue, self._patiently, note)
         self._observe = observe
         self._waiting: list[Scored] = []
-        self._drain: Callable[[], bool] = lambda: False
-        self._drain_until: float | None = None
         self._lineage = Lineage(config.fleet.max_staleness)
-        self._full = False  # the server, when it was last asked to admit
         self._refusals = 0  # so many were known at the last look
         self._refused = False  # the newest weights, by a worker
         self._stalls_at = 0.0
+
+    @property
+    def patience_s(self) -> float:
+        """How long workers that are asked to leave may still take."""
+        return self._admission.patience_s
 
     @property
     def epoch(self) -> int:
@@ -164,12 +163,12 @@ class Controller:
         at once; where `drain` does, nothing more is dispatched, and it ends when the groups in flight make no update
         any more, or when they took fleet.supervision.drain_timeout_s.
         """
-        self._drain = drain
+        self._admission.drain = drain
 
         def stop() -> bool:
-            return halt() or self._drained()
+            return halt() or self._admission.drained()
 
-        self._patiently(self._admit)
+        self._patiently(self._admission.admit)
         started = time.monotonic() - progress.run_seconds
         saved_s = 0.0
         while progress.update < self._config.learning.updates and not stop():
@@ -220,7 +219,7 @@ class Controller:
             unused = replace(progress, version=progress.version + 1)
             try:
                 progress = self._take_over(unused)
-                self._patiently(self._admit)
+                self._patiently(self._admission.admit)
                 return progress
             except LearnerLost as error:
                 return self.recover(unused, error)
@@ -243,7 +242,7 @@ class Controller:
                     progress = replace(found, version=unused, lineage=progress.lineage + 1)
                     self._rolled_back(found.update)
                     progress = self._take_over(progress)
-                self._patiently(self._admit)
+                self._patiently(self._admission.admit)
                 return progress
             except RunMissing as error:
                 return self.recover_queue(progress, error)
@@ -264,7 +263,7 @@ class Controller:
                 if self._take(claimed):
                     self._stalls_at = time.monotonic() + self._config.fleet.stall_timeout_s
             self._fleet.tick()
-            self._admit()  # places that failed groups gave back
+            self._admission.admit()  # places that failed groups gave back
             if stop():
                 return None
             if time.monotonic() > look_at:
@@ -339,7 +338,7 @@ class Controller:
         after = self._consume(now, batch, unpublished=result.unpublished)
         now = replace(now, run_seconds=time.monotonic() - started)
         phases = all_phases({**spent, **result.phase_seconds}, now.run_seconds - progress.run_seconds)
-        self._observe(record_of(now, batch, result, phases), journeys)
+        self._observe(record_of(now, [scored.entry for scored in batch], result, phases), journeys)
         return after if after.update != now.update else replace(after, run_seconds=now.run_seconds)
 
     def _consume(self, now: Progress, batch: list[Scored], *, unpublished: bool) -> Progress:
@@ -353,7 +352,7 @@ class Controller:
             self._patiently(lambda: self._queue.finish_update(now.update, claimed, ordinals))
             if unpublished:
                 now = self._publish(now)
-            self._patiently(self._admit)
+            self._patiently(self._admission.admit)
         except RunMissing as lost:
             now = self.recover_queue(now, lost)
         except LearnerLost as lost:
@@ -361,47 +360,6 @@ class Controller:
         failpoint("driver.consumed")
         self._drop([ref for group in groups for ref in group.latents])
         return now
-
-    def _admit(self) -> int:
-        """How many groups were dispatched. A full server takes none, until what is in flight has made room there."""
-        if self._drain():
-            return 0
-        try:
-            admitted = self._queue.admit(_now_ms())
-        except ServerFull as error:
-            if not self._full:
-                self._note(f"no group is dispatched before the server has room: {error}")
-            self._full = True
-            return 0
-        self._full = False
-        return admitted
-
-    def _drained(self) -> bool:
-        if not self._drain():
-            return False
-        if self._drain_until is None:
-            self._drain_until = time.monotonic() + self._config.fleet.supervision.drain_timeout_s
-        in_flight = self._patiently(self._queue.statistics).in_flight
-        return in_flight < self._config.learning.groups_per_update or time.monotonic() > self._drain_until
-
-    @property
-    def patience_s(self) -> float:
-        """How long workers that are asked to leave may still take."""
-        whole = self._config.fleet.supervision.drain_timeout_s
-        return whole if self._drain_until is None else max(LEAST_PATIENCE_S, self._drain_until - time.monotonic())
-
-    def _patiently(self, action: Callable[[], T]) -> T:
-        """The action's result, tried again while the server does not answer. StalledError after stall_timeout_s."""
-        deadline = time.monotonic() + self._config.fleet.stall_timeout_s
-        while True:
-            try:
-                self._fleet.keep_server()
-                return action()
-            except ServerUnavailable as error:
-                if time.monotonic() > deadline:
-                    patience = f"{self._config.fleet.stall_timeout_s:.0f} s (fleet.stall_timeout_s)"
-                    raise StalledError(f"no answer of the server for {patience}: {error}") from error
-            time.sleep(PAUSE_S)
 
     def _order(self, progress: Progress, batch: list[Scored]) -> UpdateOrder:
         live = self._lineage.digest(progress.update)
@@ -414,50 +372,3 @@ class Controller:
             fresh=fresh,
             check_one=not fresh and progress.update % CHECK_ONE_EVERY == 0,
         )
-
-
-def all_phases(measured: Mapping[str, float], whole_s: float) -> dict[str, float]:
-    """The phases of an update, with the rest of the time since the update before it as `other`: they add up to it.
-
-    `other` is the queue's bookkeeping, the observers, and the calls' way to the learner and back.
-    """
-    return {**measured, "other": max(0.0, whole_s - sum(measured.values()))}
-
-
-def record_of(
-    now: Progress, batch: list[Scored], result: UpdateResult, phase_seconds: Mapping[str, float]
-) -> UpdateRecord:
-    """What the run's observers are told about an update."""
-    groups = [scored.entry.group for scored in batch]
-    return UpdateRecord(
-        update=now.update,
-        version=now.version,
-        lineage=now.lineage,
-        unix_time=time.time(),
-        run_seconds=now.run_seconds,
-        images_total=now.images_total,
-        staleness=tuple(now.update - 1 - group.weights.update for group in groups),
-        call_seconds={
-            "sample": sum(group.timings["sample"] for group in groups),
-            "decode": sum(group.timings["decode"] for group in groups),
-            "score": sum(scored.entry.timings["score"] for scored in batch),
-            "update": result.call_seconds,
-        },
-        phase_seconds=dict(phase_seconds),
-        report=dict(result.report),
-    )
-
-
-def with_ordinals(consumed: tuple[tuple[int, int], ...], ordinals: list[int]) -> tuple[tuple[int, int], ...]:
-    """Half-open intervals with more ordinals in them, merged."""
-    merged: list[tuple[int, int]] = []
-    for start, stop in sorted([*consumed, *((ordinal, ordinal + 1) for ordinal in ordinals)]):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
-        else:
-            merged.append((start, stop))
-    return tuple(merged)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

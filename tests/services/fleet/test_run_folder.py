@@ -7,7 +7,6 @@ import pytest
 
 from services.cli.run_file import load_run_file
 from services.errors import ConfigError
-from services.fleet.controller import with_ordinals
 from services.fleet.run_folder import config_digest, difference, owned, recorded_config, recorded_provenance
 
 QUICKSTART = Path(__file__).resolve().parents[3] / "deploy/configs/quickstart.yaml"
@@ -114,9 +113,3 @@ def test_a_difference_names_every_changed_setting() -> None:
         "d: 3 -> None",
         "e: None -> 5",
     ]
-
-
-def test_consumed_ordinals_merge_into_intervals() -> None:
-    assert with_ordinals((), [3, 1, 2]) == ((1, 4),)
-    assert with_ordinals(((0, 2),), [2, 5]) == ((0, 3), (5, 6))
-    assert with_ordinals(((0, 3), (5, 6)), [3, 4]) == ((0, 6),)
