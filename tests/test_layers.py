@@ -33,8 +33,10 @@ INNER = (
     "errors",
 )
 """The inner rooms of services, from the top down; the configuration and errors are its ground."""
+FLEET = ("run", "workers", "supervision", "planning")
+"""The rooms of services.fleet, from the top down; what lies beside them is their ground."""
 ONLY_IN = {
-    "ray": ("services/fleet/actors.py", "services/data/ray_blobs.py"),
+    "ray": ("services/fleet/supervision/actors.py", "services/data/ray_blobs.py"),
     "redis": "services/",
     "prometheus_client": "services/observe/",
     "diffusers": "rollout/policies/",
@@ -56,8 +58,8 @@ LIGHT = (
     "services.errors",
     "services.data.queue",
     "services.cli.main",
-    "services.fleet.controller",
-    "services.fleet.launch",
+    "services.fleet.run.controller",
+    "services.fleet.run.launch",
 )
 """Imported by the driver or the command line: no torch, no ray, no diffusers."""
 
@@ -114,6 +116,18 @@ def test_an_inner_room_of_services_imports_only_those_below_it(module: str) -> N
             assert inner_rank(name) >= inner_rank(module), f"{module} imports {name}"
 
 
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("services.fleet.")])
+def test_a_room_of_the_fleet_imports_only_those_below_it(module: str) -> None:
+    ranks = {f"services.fleet.{room}": rank for rank, room in enumerate(FLEET)}
+
+    def rank(name: str) -> int:
+        return ranks.get(".".join(name.split(".")[:3]), len(FLEET))
+
+    for name in first_party(module):
+        if name.startswith("services.fleet."):
+            assert rank(name) >= rank(module), f"{module} imports {name}"
+
+
 def test_no_module_imports_itself_around_a_corner() -> None:
     graph = {module: first_party(module) & MODULES.keys() for module in MODULES}
     done: set[str] = set()
@@ -151,7 +165,7 @@ def test_only_the_command_line_imports_our_modules_inside_functions() -> None:
     ("modules", "heavy"),
     [
         (LIGHT, {"torch", "ray", "diffusers", "transformers", "peft"}),
-        (("services.fleet.reward_worker",), {"diffusers", "transformers", "peft"}),
+        (("services.fleet.workers.reward_worker",), {"diffusers", "transformers", "peft"}),
     ],
     ids=["driver", "reward worker"],
 )

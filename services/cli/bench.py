@@ -31,9 +31,9 @@ from rollout.types import Prompt, RolloutGroup, ScoredGroup, StepRewards, Weight
 from services.cli.noted_calls import make_again, noted_calls
 from services.config import RunConfig
 from services.data.codec import decode_images, encode_images
-from services.fleet.build import build_learner, build_policy, use_threads
-from services.fleet.groups import decode_images_of, draw_group
-from services.fleet.placed_rewards import build_rewards
+from services.fleet.workers.build import build_learner, build_policy, use_threads
+from services.fleet.workers.groups import decode_images_of, draw_group
+from services.fleet.workers.placed_rewards import build_rewards
 
 REPETITIONS = 7
 NO_VERSION = WeightsVersion(version=0, update=0, lineage=0, digest="")

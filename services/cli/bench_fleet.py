@@ -1,8 +1,9 @@
 """`tafs bench-fleet`: what the controller costs, and how long the learner waits, with a fleet of any size.
 
 The controller, the supervisor, the janitor, the queue, payloads, weights and heartbeats are the run's own; the workers
-are simulated (services/fleet/simulated.py), three processes of them, and the learner is a fourth. With `--actors` the
-same fleet runs a second time as Ray actors, one for each worker: does a group cost the controller as much there?
+are simulated (services/fleet/workers/simulated.py), three processes of them, and the learner is a fourth. With
+`--actors` the same fleet runs a second time as Ray actors, one for each worker: does a group cost the controller as
+much there?
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from services.data.lease import Sweeping
 from services.data.queue import Queue, accounting_holds
 from services.data.server import EmbeddedServer, connect
 from services.errors import StalledError
-from services.fleet.actors import Worker, deaths, ray_session
-from services.fleet.controller import Controller
-from services.fleet.fleet import Fleet
-from services.fleet.heartbeat import Hearts
-from services.fleet.lifecycle import State
 from services.fleet.messages import Progress, UpdateOrder, UpdateResult
-from services.fleet.placement import Needs
-from services.fleet.simulated import Crew, Latencies, run_crew, run_learner, shares
-from services.fleet.supervisor import Member, Supervisor
+from services.fleet.planning.placement import Needs
+from services.fleet.run.controller import Controller
+from services.fleet.supervision.actors import Worker, deaths, ray_session
+from services.fleet.supervision.fleet import Fleet
+from services.fleet.supervision.heartbeat import Hearts
+from services.fleet.supervision.lifecycle import State
+from services.fleet.supervision.supervisor import Member, Supervisor
+from services.fleet.workers.simulated import Crew, Latencies, run_crew, run_learner, shares
 from services.observe.history import UpdateRecord
 from services.observe.journeys import Journey
 
@@ -150,7 +151,7 @@ def simulate(config: RunConfig, latencies: Latencies, updates: int, *, actors: b
 def _context() -> ForkServerContext:
     """Processes of one that has imported what a simulated worker needs, once for all of them."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["services.fleet.simulated"])
+    context.set_forkserver_preload(["services.fleet.workers.simulated"])
     return context
 
 

@@ -20,9 +20,9 @@ from rollout.process import num_images, process_of
 from rollout.prompts import load_prompts
 from rollout.types import Behaviour, Prompt, ScoredGroup, StepImages, WeightsVersion
 from services.config import RunConfig
-from services.fleet.alone import LoneRun
-from services.fleet.build import use_threads
-from services.fleet.placed_rewards import build_rewards
+from services.fleet.run.alone import LoneRun
+from services.fleet.workers.build import use_threads
+from services.fleet.workers.placed_rewards import build_rewards
 
 UNTRAINED = WeightsVersion(version=0, update=0, lineage=0, digest="")
 GOOD_SHARE = 0.8

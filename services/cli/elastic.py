@@ -11,7 +11,7 @@ from pathlib import Path
 from services.data.address import find_server
 from services.data.server import connect
 from services.errors import ConfigError, StalledError
-from services.fleet.asked import Requests
+from services.fleet.supervision.asked import Requests
 
 ROLES = ("rollout", "reward")
 POLL_S = 0.2

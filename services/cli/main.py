@@ -60,9 +60,9 @@ def check(
     """Check everything that can be known before a start; say what would run where and what memory it would take."""
     from services.cli.plan import given_pace, nodes_of, plan_lines
     from services.cli.run_file import load_run_file
-    from services.fleet.build import check_policy
-    from services.fleet.preflight import check_inputs
-    from services.fleet.surroundings import check_surroundings
+    from services.fleet.planning.preflight import check_inputs
+    from services.fleet.planning.surroundings import check_surroundings
+    from services.fleet.workers.build import check_policy
 
     config = load_run_file(run_file, overrides or ())
     paced = given_pace(config, latency)
@@ -310,7 +310,7 @@ def bench_fleet(
 
     from services.cli.bench_fleet import print_figures, simulate
     from services.cli.run_file import load_run_file
-    from services.fleet.simulated import Latencies
+    from services.fleet.workers.simulated import Latencies
 
     sizes = {"latents_bytes": sample_kb << 10, "images_bytes": sample_kb << 10, "weights_bytes": weights_kb << 10}
     latencies = Latencies(draw_s=draw, score_s=score, update_s=update, **sizes)

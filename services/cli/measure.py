@@ -12,10 +12,10 @@ from rollout.trained import digest_tensors, trained_tensors
 from rollout.types import Prompt, WeightsVersion
 from services.config import RunConfig
 from services.errors import ConfigError
-from services.fleet.build import build_policy
-from services.fleet.evaluation import draw_steps, evaluate
-from services.fleet.figures import evaluated_temperatures, evaluations
 from services.fleet.messages import EvaluationTask
+from services.fleet.run.figures import evaluated_temperatures, evaluations
+from services.fleet.workers.build import build_policy
+from services.fleet.workers.evaluation import draw_steps, evaluate
 from services.observe.strips import StripRow, compose_strip
 
 

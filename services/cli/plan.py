@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from services.config import FleetConfig, RunConfig
 from services.errors import ConfigError
-from services.fleet.memory import Part, memory_plan
-from services.fleet.model_folder import model_folder
-from services.fleet.placement import GIB, Node, Placed, Plan, bundles_of, crowded_out, parse_nodes, plan
-from services.fleet.throughput import pace_lines, parse_latencies
+from services.fleet.planning.memory import Part, memory_plan
+from services.fleet.planning.model_folder import model_folder
+from services.fleet.planning.placement import GIB, Node, Placed, Plan, bundles_of, crowded_out, parse_nodes, plan
+from services.fleet.planning.throughput import pace_lines, parse_latencies
 
 
 def nodes_of(given: Sequence[str]) -> tuple[Node, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from services.errors import ExitCode
-from services.fleet.replay import Replay
+from services.fleet.run.replay import Replay
 
 
 def replay_run(folder: Path, first: int | None, last: int | None, console: Console) -> ExitCode:

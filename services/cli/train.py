@@ -10,7 +10,7 @@ from rich.console import Console
 
 from services.config import RunConfig
 from services.errors import ExitCode, TafsError
-from services.fleet.launch import train
+from services.fleet.run.launch import train
 from services.observe.log import JsonHandler, JsonLines
 
 WIDTH = 10_000

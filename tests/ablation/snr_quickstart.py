@@ -27,8 +27,8 @@ from learner.ranks import Alone
 from rollout.types import ScoredGroup
 from services.cli.run_file import load_run_file
 from services.config import RunConfig
-from services.fleet.alone import LoneRun
-from services.fleet.placed_rewards import build_rewards
+from services.fleet.run.alone import LoneRun
+from services.fleet.workers.placed_rewards import build_rewards
 from tests.ablation.arms import ARMS
 from tests.ablation.study import BARE, ROOT, temperature
 

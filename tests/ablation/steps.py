@@ -19,8 +19,8 @@ from rewards.ocr import build_tiny_recogniser
 from rollout.policy import Policy
 from services.cli.run_file import load_run_file
 from services.config import RunConfig
-from services.fleet.alone import LoneRun
-from services.fleet.placed_rewards import build_rewards
+from services.fleet.run.alone import LoneRun
+from services.fleet.workers.placed_rewards import build_rewards
 from tests.ablation.arms import ARMS
 from tests.ablation.study import ROOT, commit, evaluated, matches_of, mean_of, read_records
 

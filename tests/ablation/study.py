@@ -41,9 +41,9 @@ from rollout.seeding import named_seed
 from rollout.types import Prompt
 from services.cli.run_file import load_run_file
 from services.config import RunConfig
-from services.fleet.alone import LoneRun
-from services.fleet.evaluation import evaluation_of
-from services.fleet.placed_rewards import build_rewards
+from services.fleet.run.alone import LoneRun
+from services.fleet.workers.evaluation import evaluation_of
+from services.fleet.workers.placed_rewards import build_rewards
 from tests.ablation.arms import ARMS, Arm
 from tests.ablation.table import TARGET, write_results
 
@@ -111,7 +111,7 @@ Figure = Callable[[NDArray[np.uint8], Sequence[Prompt]], NDArray[Any]]  # one nu
 
 
 def evaluated(policy: Policy, config: RunConfig, temperature: float) -> Iterator[Pictures]:
-    """The evaluation's final images, those that `services.fleet.evaluation` draws, several prompts in one batch."""
+    """The evaluation's final images, those of `services.fleet.workers.evaluation`, several prompts in one batch."""
     evaluation, behaviour = evaluation_of(config), config.sampling.constant_behaviour(temperature)
     prompts, seed = load_prompts(evaluation.prompts), named_seed("evaluation", 0)
     each = -(-evaluation.images // len(prompts))

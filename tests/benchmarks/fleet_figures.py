@@ -3,7 +3,8 @@
     python -m tests.benchmarks.fleet_figures        (make fleets; a quarter of an hour)
 
 1. The controller's CPU for a group, with few workers and with many.
-2. How long the learner waits where the fleet is fast enough on paper (services/fleet/throughput.py), and where not.
+2. How long the learner waits where the fleet is fast enough on paper (services/fleet/planning/throughput.py), and
+   where not.
 3. A fleet of 16 GPUs at published latencies: the step of verl's synchronous run of Qwen2.5-Math-7B on 32 cards, whose
    work is divided among the GPUs of each role here; two hundred times faster, so that an update takes seconds.
 4. Threads in three processes beside 8 actors of Ray: does a group cost the controller as much there?
@@ -17,10 +18,10 @@ from rich.table import Table
 
 from services.cli.bench_fleet import Figures, print_figures, simulate
 from services.cli.run_file import load_run_file
-from services.fleet.simulated import Latencies
-from services.fleet.throughput import Latencies as OnPaper
-from services.fleet.throughput import pace
-from tests.services.fleet.test_throughput import PUBLISHED
+from services.fleet.planning.throughput import Latencies as OnPaper
+from services.fleet.planning.throughput import pace
+from services.fleet.workers.simulated import Latencies
+from tests.services.fleet.planning.test_throughput import PUBLISHED
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "deploy/configs/quickstart.yaml"
 CARDS, FASTER = 32, 200.0

@@ -6,8 +6,8 @@ The quickstart without its KL, at a constant rate, and with a second reward whos
 times that of the first: pictures that JPEG makes small. None is as small as one that says nothing: what is lost is the
 held-out judge's exact match.
 
-After every look of the guard (services/fleet/watch.py with its own defaults: 128 images, a fall of 0.1, two looks in a
-row) 540 images are measured, of which those are a part. The guard only looks until it stops a run, so that one run
+After every look of the guard (services/fleet/run/watch.py with its own defaults: 128 images, a fall of 0.1, two looks
+in a row) 540 images are measured, of which those are a part. The guard only looks until it stops a run, so that one run
 shows both: with the guard off its end, with the guard on the weights that would be left behind at its alarm, those of
 the panel's best look. A run that FOLDER has, with the same settings, is not repeated.
 """
@@ -28,13 +28,13 @@ import torch
 from rollout.types import WeightsVersion
 from services.cli.run_file import load_run_file
 from services.config import RunConfig
-from services.fleet.alone import LoneRun
-from services.fleet.build import build_policy
-from services.fleet.evaluation import evaluate
 from services.fleet.messages import EvaluationTask, LookPart, LookTask
-from services.fleet.panel import Panel
-from services.fleet.placed_rewards import build_rewards
-from services.fleet.watch import build_watch
+from services.fleet.run.alone import LoneRun
+from services.fleet.run.watch import build_watch
+from services.fleet.workers.build import build_policy
+from services.fleet.workers.evaluation import evaluate
+from services.fleet.workers.panel import Panel
+from services.fleet.workers.placed_rewards import build_rewards
 from tests.ablation.study import commit, read_records
 
 ROOT = Path(__file__).resolve().parents[2]

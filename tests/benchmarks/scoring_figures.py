@@ -30,7 +30,7 @@ from services.data.queue import Ledger, Queue
 from services.data.server import EmbeddedServer, connect
 from services.data.wire import Ticket, WireBehaviour, decode, encode
 from services.fleet.messages import Link
-from services.fleet.reward_worker import RewardWorker
+from services.fleet.workers.reward_worker import RewardWorker
 from tests.services.data.entries import group_entry
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "deploy/configs/quickstart.yaml"

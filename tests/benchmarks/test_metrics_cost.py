@@ -21,8 +21,8 @@ from services.cli.run_file import load_run_file
 from services.data.ledger import Ledger
 from services.data.queue import Queue
 from services.data.server import EmbeddedServer, connect, impatient
-from services.fleet.recorder import SCRAPE_TIMEOUT_S, Recorder
-from services.fleet.run_folder import owned
+from services.fleet.planning.run_folder import owned
+from services.fleet.run.recorder import SCRAPE_TIMEOUT_S, Recorder
 
 from ..e2e.conftest import ROOT, RUN_FILE
 from ..services.observe.conftest import make_record

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from services.cli.run_file import load_run_file
-from services.fleet.placement import GIB, Node, bundles_of, crowded_out, plan
+from services.fleet.planning.placement import GIB, Node, bundles_of, crowded_out, plan
 
 ROOT = Path(__file__).resolve().parents[2]
 K8S = ROOT / "deploy/k8s"

@@ -15,10 +15,10 @@ from rollout.policies import stock
 from rollout.policies.twins.build import save_twin
 from rollout.trained import digest_tensors
 from services.cli.run_file import load_run_file
-from services.fleet.alone import LoneRun
-from services.fleet.memory import memory_plan
-from services.fleet.placed_rewards import build_rewards
-from services.fleet.placement import GIB, bundles_of, crowded_out, parse_nodes, plan
+from services.fleet.planning.memory import memory_plan
+from services.fleet.planning.placement import GIB, bundles_of, crowded_out, parse_nodes, plan
+from services.fleet.run.alone import LoneRun
+from services.fleet.workers.placed_rewards import build_rewards
 
 from .published import MODELS, write_headers
 

@@ -123,7 +123,7 @@ def test_stock_diffusers_draws_the_same_images_with_the_saved_adapter(whole) -> 
     from diffusers import StableDiffusion3Pipeline
 
     from services.cli.run_file import load_run_file
-    from services.fleet.build import build_policy
+    from services.fleet.workers.build import build_policy
 
     config = load_run_file(ROOT / "deploy/configs/quickstart.yaml", ["sampling.serving_temperature=0"])
     policy = build_policy(config)
@@ -156,7 +156,7 @@ def test_stock_diffusers_draws_the_same_images_with_the_saved_adapter(whole) -> 
 
 def draw_first(policy, config):
     from rollout.prompts import load_prompts
-    from services.fleet.evaluation import draw_steps
+    from services.fleet.workers.evaluation import draw_steps
 
     return draw_steps(policy, config, load_prompts(config.evaluation.prompts)[0], 0, 1, 0.0)[0]
 

@@ -12,8 +12,8 @@ from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
 
 from rollout.policies.twins.build import save_twin
 from services.cli.run_file import load_run_file
-from services.fleet.build import build_policy
-from services.fleet.evaluation import draw
+from services.fleet.workers.build import build_policy
+from services.fleet.workers.evaluation import draw
 
 from .conftest import DEADLINE_S, ROOT, environment
 

@@ -6,7 +6,7 @@ import pytest
 
 from services.cli.run_file import load_run_file
 from services.errors import ConfigError
-from services.fleet.judges import with_addresses
+from services.fleet.supervision.judges import with_addresses
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "deploy/configs/quickstart.yaml"
 JUDGE = "fleet.judges=[{name: qwen, command: [vllm, serve, MODEL]}]"

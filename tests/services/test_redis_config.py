@@ -6,7 +6,7 @@ import pytest
 
 from services.cli.run_file import load_run_file
 from services.errors import ConfigError
-from services.fleet.fleet import without_servers
+from services.fleet.supervision.fleet import without_servers
 
 ROOT = Path(__file__).resolve().parents[2]
 USERS = {

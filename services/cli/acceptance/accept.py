@@ -22,7 +22,7 @@ from services.cli.acceptance.run_claims import UPDATES, fleet_learns, memory_fit
 from services.cli.run_file import load_run_file
 from services.config import RunConfig
 from services.errors import ConfigError, ExitCode
-from services.fleet.run_folder import provenance
+from services.fleet.planning.run_folder import provenance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,8 @@ from rollout.policies.parity import parity
 from rollout.policies.twins.build import TWINS, save_twin
 from services.cli.acceptance.claim import Claim, Figures, Finding, at_most
 from services.config import RunConfig
-from services.fleet.alone import LoneRun
-from services.fleet.placed_rewards import build_rewards
+from services.fleet.run.alone import LoneRun
+from services.fleet.workers.placed_rewards import build_rewards
 
 PROMPTS = ("a cat", "a red dog that runs on green grass")  # of different lengths: padding must not show
 SIZE = (32, 32)

@@ -16,9 +16,9 @@ from learner.ranks import Alone
 from services.cli.acceptance.claim import Figures, Finding, Status
 from services.cli.bench import Bench, in_turns
 from services.config import RunConfig
-from services.fleet.build import build_learner, build_policy
-from services.fleet.memory import memory_plan
-from services.fleet.model_folder import model_folder
+from services.fleet.planning.memory import memory_plan
+from services.fleet.planning.model_folder import model_folder
+from services.fleet.workers.build import build_learner, build_policy
 from services.observe.history import UpdateRecord, read_history
 
 GIB = 2**30

@@ -15,7 +15,7 @@ import pytest
 
 from rewards.build import build
 from rewards.reward import RewardError, checked
-from services.fleet.model_server import ModelServer
+from services.fleet.workers.model_server import ModelServer
 
 PYTHON = os.environ.get("TAFS_VLLM_PYTHON", "")
 READY_S = 600.0

@@ -6,7 +6,7 @@ import pytest
 
 from services.cli.bench_fleet import simulate
 from services.cli.run_file import load_run_file
-from services.fleet.simulated import Latencies, shares
+from services.fleet.workers.simulated import Latencies, shares
 
 QUICKSTART = Path(__file__).resolve().parents[3] / "deploy/configs/quickstart.yaml"
 

@@ -10,7 +10,7 @@ import pytest
 from services.data.blobs import build_blobs
 from services.data.wire import BlobRef
 from services.errors import BlobMissing
-from services.fleet.actors import ray_session
+from services.fleet.supervision.actors import ray_session
 
 from .blob_contract import BLOBS, NAMES, BlobContract
 

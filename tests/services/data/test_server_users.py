@@ -20,8 +20,8 @@ from services.data.queue import Ledger, Queue, accounting_holds
 from services.data.weights import WeightsStore
 from services.data.wire import GroupEntry, ScoredEntry, decode, encode
 from services.errors import QueueError, WeightsError
-from services.fleet.asked import Requests
-from services.fleet.heartbeat import Heart, Hearts, Pulse
+from services.fleet.supervision.asked import Requests
+from services.fleet.supervision.heartbeat import Heart, Hearts, Pulse
 
 from .entries import group_entry
 from .server_users import ROLES, Users, needless

@@ -1,0 +1,1 @@
+"""Each is a plain object that an actor holds: it draws, scores or learns, and knows nothing of Ray."""
