@@ -126,6 +126,7 @@ def worker_cells(workers: Sequence[WorkerFigures], since_s: float) -> Cells:
     return {
         table.WORKER_STATE: [((worker.role, worker.replica, worker.state), 1.0) for worker in workers],
         table.WORKER_DEATHS: every(lambda worker: worker.deaths),
+        table.WORKER_DEATHS_FORGIVEN: every(lambda worker: worker.deaths_forgiven),
         table.WORKER_SILENCE: every(lambda worker: worker.silence_s + since_s),
         table.WORKER_BUSY: every(lambda worker: worker.busy_s),
         table.WORKER_IDLE: every(lambda worker: worker.idle_s),

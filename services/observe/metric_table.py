@@ -185,6 +185,7 @@ LOOK_HACKED = _gauge(
 
 WORKER_STATE = _gauge("worker_state", "1 for the state that a worker is in; no samples of the others.", *SLOT, "state")
 WORKER_DEATHS = _counter("worker_deaths_total", "Processes of a slot that died.", *SLOT)
+WORKER_DEATHS_FORGIVEN = _counter("worker_deaths_forgiven_total", "Deaths of a slot that were its node's.", *SLOT)
 WORKER_SILENCE = _gauge("worker_heartbeat_age_seconds", "Seconds since a worker's last heartbeat.", *SLOT)
 WORKER_BUSY = _counter("worker_busy_seconds_total", "Seconds with work in hand, over all processes of a slot.", *SLOT)
 WORKER_IDLE = _counter("worker_idle_seconds_total", "Seconds without work, over all processes of a slot.", *SLOT)
@@ -271,6 +272,7 @@ LOOK_METRICS = (LOOK_UPDATE, LOOK_SCORE, LOOK_STATISTIC, LOOK_FALL, LOOK_HACKED)
 WORKER_METRICS = (
     WORKER_STATE,
     WORKER_DEATHS,
+    WORKER_DEATHS_FORGIVEN,
     WORKER_SILENCE,
     WORKER_BUSY,
     WORKER_IDLE,

@@ -37,6 +37,7 @@ class WorkerFigures(msgspec.Struct, frozen=True, kw_only=True):
     images: int
     version: int  # of the weights in the module
     digest: str
+    deaths_forgiven: int = 0  # of its deaths: they were their node's
     gpu_bytes: int = 0  # that PyTorch holds on the process's GPUs
     rewards: dict[str, Tally] = {}  # of a reward worker, by name
 

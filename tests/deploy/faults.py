@@ -55,6 +55,10 @@ HEALTHY = {
     'tafs_worker_groups_total{role="rollout",replica="1"}': rising(5),
     'tafs_worker_deaths_total{role="rollout",replica="0"}': steady(0),
     'tafs_worker_deaths_total{role="rollout",replica="1"}': steady(0),
+    **{
+        f'tafs_worker_deaths_forgiven_total{{role="{role}",replica="0"}}': steady(0)
+        for role in ("rollout", "reward", "learner")
+    },
     'tafs_worker_state{role="rollout",replica="0",state="healthy"}': steady(1),
     "tafs_nonfinite_updates_total": steady(0),
     "tafs_dropped_pairs_ratio": steady(0.01),
@@ -310,6 +314,14 @@ MENDED = {
             'tafs_worker_deaths_total{role="learner",replica="0"}': then("0", "1"),
             'tafs_groups_evicted_total{reason="lineage"}': then("0", "8"),
             "tafs_last_update_timestamp_seconds": f"0+60x{START} 1800 1800 1980+60x{LAST - START}",
+        },
+        root=None,
+    ),
+    "a node is gone with four workers, whose places others take": Fault(
+        {
+            'tafs_worker_deaths_total{role="rollout",replica="0"}': then("0", "4"),
+            'tafs_worker_deaths_forgiven_total{role="rollout",replica="0"}': then("0", "4"),
+            'tafs_groups_evicted_total{reason="worker lost"}': then("0", "8"),
         },
         root=None,
     ),

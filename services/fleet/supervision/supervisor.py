@@ -66,6 +66,7 @@ class Member:
     beat: Beat | None = None
     past: Totals = NOTHING  # of the processes before this one
     deaths: int = 0
+    deaths_forgiven: int = 0  # of these: they were their node's
     died_at: float = 0.0
     leaving: bool = False  # its process ends with its loop
 
@@ -89,6 +90,7 @@ class Member:
             state=self.life.state.value,
             reason=self.life.reason,
             deaths=self.deaths,
+            deaths_forgiven=self.deaths_forgiven,
             incarnation=self.life.incarnation,
             pid=0 if beat is None else beat.pid,
             host="" if beat is None else beat.host,
@@ -266,9 +268,10 @@ class Supervisor:
     def _add(self, role: Role, slot: str) -> None:
         old = self._members.get(slot)
         life = Life(since=self._now, incarnation=0 if old is None else old.life.incarnation + 1)
-        past = NOTHING if old is None else old.totals
-        deaths = 0 if old is None else old.deaths
-        self._members[slot] = Member(slot, role, self._specs[role], life, past=past, deaths=deaths)
+        member = Member(slot, role, self._specs[role], life)
+        if old is not None:
+            member.past, member.deaths, member.deaths_forgiven = old.totals, old.deaths, old.deaths_forgiven
+        self._members[slot] = member
         self._place(self._members[slot])
 
     def _fit(self, role: Role, workers: int) -> None:
@@ -386,7 +389,9 @@ class Supervisor:
                 self.members("learner") if self._members[death.slot].role == "learner" else [self._members[death.slot]]
             )
             for member in peers:
-                member.life = forgiven(member.life, death.at)
+                kept = forgiven(member.life, death.at)
+                member.deaths_forgiven += len(member.life.deaths) - len(kept.deaths)
+                member.life = kept
 
     def _dismiss(self, member: Member) -> None:
         """End the process of a worker that has left."""

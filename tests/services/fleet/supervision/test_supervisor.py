@@ -193,6 +193,8 @@ def test_what_died_with_its_node_costs_no_restart_though_the_node_is_known_to_be
         assert house.notes[-1] == "reward-0 had died with its node, which is not held against it"
     house.worker("reward-0").dead = "its own"
     house.tick(2)
+    figures = next(member.figures() for member in house.supervisor.members() if member.slot == "reward-0")
+    assert (figures.deaths, figures.deaths_forgiven) == (4, 3)
     house.worker("reward-0").dead = "its own again"
     with pytest.raises(WorkerFailed, match=r"spent their restarts.*its own again"):
         house.tick(2)
