@@ -14,10 +14,13 @@ from redis.exceptions import RedisError
 from services.data.queue import Queue, accounting_holds
 from services.data.server import connect, impatient
 from services.errors import TafsError
+from services.fleet.run.recorder import SCRAPE_TIMEOUT_S
 from tests.e2e.going import Going
 
 LOOK_EVERY_S = 0.3
 ANSWER_S = 2.0
+METRICS_S = SCRAPE_TIMEOUT_S + 2.0
+"""An endpoint whose server is silent says so only when it has waited for it."""
 SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 
 
@@ -92,7 +95,7 @@ class Watch:
 
     def _at_metrics(self) -> None:
         url = json.loads((self._going.folder / "status.json").read_text())["metrics"]
-        with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:
+        with urllib.request.urlopen(url, timeout=METRICS_S) as answer:
             lines = answer.read().decode().splitlines()
         found = (SAMPLE.match(line) for line in lines if not line.startswith("#"))
         self._samples.append({f"{m[1]}{{{m[2] or ''}}}": float(m[3]) for m in found if m})
