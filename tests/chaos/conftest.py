@@ -139,6 +139,7 @@ class Results:
                 "seconds": round(report.duration, 1),
                 "load": round(os.getloadavg()[0], 1),
                 "recoveries": [value for name, value in report.user_properties if name == "recovery"],
+                **({"why": report.longreprtext} if report.failed else {}),
             }
             self._new.append(line)
             with self._path.open("a") as file:
