@@ -48,6 +48,8 @@ from tests.ablation.arms import ARMS, Arm
 from tests.ablation.table import TARGET, write_results
 
 ROOT = Path(__file__).resolve().parents[2]
+SEARCH_SEED = 1000
+"""Not one of a study's own."""
 BARE = (
     "learning.kl_weight=0",
     "learning.groups_per_update=2",
@@ -262,7 +264,7 @@ def main() -> None:
     parser.add_argument("--evaluate", type=int, default=1_080, help="images per evaluation and sampler")
     parser.add_argument("--target", type=float, default=TARGET, help="of the figure: how many images until there?")
     parser.add_argument("--search-images", type=int, default=0, help="budget of each run of the search; 0 = none")
-    parser.add_argument("--search-seeds", type=int, nargs="+", default=[1000])
+    parser.add_argument("--search-seeds", type=int, nargs="+", default=[SEARCH_SEED])
     parser.add_argument("--list", action="store_true", help="print the arms and end")
     parser.add_argument("--settings", nargs="*", default=[], help="settings for all runs: dotted.key=value")
     arguments = parser.parse_args()
