@@ -72,6 +72,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 MODULES = dict(modules())
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 
 @functools.cache
@@ -158,6 +159,36 @@ def test_only_the_command_line_imports_our_modules_inside_functions() -> None:
         if not module.startswith("services.cli"):
             late = [name for name, local in imports(path) if local and name.split(".")[0] in ROOMS]
             assert late == [], module
+
+
+def test_what_a_test_or_a_benchmark_imports_of_ours_is_there() -> None:
+    """Most of the benchmarks are run by hand, and would not be missed until somebody does."""
+    ours = {**MODULES, **{".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in TESTS}}
+    missing = [
+        f"{path.relative_to(ROOT)}: {node.module}.{alias.name}"
+        for path in TESTS
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and str(node.module).split(".")[0] in (*ROOMS, "tests")
+        for alias in node.names
+        if f"{node.module}.{alias.name}" not in ours and alias.name not in names_of(ours.get(str(node.module)))
+    ]
+    assert missing == []
+
+
+@functools.cache
+def names_of(path: Path | None) -> set[str]:
+    """What a module defines, or has from another."""
+    if path is None:
+        return set()
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            found |= {alias.asname or alias.name for alias in node.names}
+    return found
 
 
 @pytest.mark.integration

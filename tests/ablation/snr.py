@@ -17,13 +17,14 @@ import numpy as np
 import torch
 
 from learner.advantage import build_credit
-from learner.batching import group_advantages
+from learner.combination import Weighting, group_advantages
 from rollout.branching import network_calls
 from rollout.types import Behaviour
 from tests.linear_chain import chain_behaviour, draw_chain, per_sample_gradients, true_gradient
 
 GRID = (1.0, 0.75, 0.5, 0.25, 0.0)
 G = 12
+ALONE = {"image": Weighting()}
 CREDITS = {
     "terminal": build_credit("terminal", 1.0, 1.0, 0.0, "none"),
     "gae(1)": build_credit("gae", 1.0, 1.0, 0.0, "none"),
@@ -52,7 +53,7 @@ def measured(behaviour: Behaviour, credit: str, groups: int) -> tuple[np.ndarray
     parts = []
     for start in range(0, groups, 16):  # as many groups as an update has, for what is estimated on the others
         batch = drawn[start : start + 16]
-        for scored, table in zip(batch, group_advantages(batch, CREDITS[credit]), strict=True):
+        for scored, table in zip(batch, group_advantages(batch, CREDITS[credit], ALONE, 1), strict=True):
             parts.append(per_sample_gradients(scored, table).mean(0))
     found = np.array(parts) * (1.0 if behaviour.branching else G / (G - 1))  # the mean includes the sample itself
     truth = true_gradient(behaviour)[:3]
