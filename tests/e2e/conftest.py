@@ -47,10 +47,10 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONWARNINGS": "ignore", "COLUMNS": "200"}
 
 
-def finished(parent: Path, name: str, *overrides: str) -> Finished:
-    """A run's end, under a deadline."""
-    done = subprocess.run(
-        command(parent, name, *overrides),
+def carried_out(command: list[str]) -> subprocess.CompletedProcess:
+    """A command's end, under a deadline, with all that it said in `stdout`."""
+    return subprocess.run(
+        command,
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -59,6 +59,11 @@ def finished(parent: Path, name: str, *overrides: str) -> Finished:
         timeout=DEADLINE_S,
         check=False,
     )
+
+
+def finished(parent: Path, name: str, *overrides: str) -> Finished:
+    """A run's end."""
+    done = carried_out(command(parent, name, *overrides))
     return Finished(done.returncode, done.stdout, parent / name)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from services.fleet.failpoints import VARIABLE
 
-from .conftest import DEADLINE_S, ROOT, environment
+from .conftest import DEADLINE_S, carried_out
 from .going import LONG, Going, assert_equal_to, assert_trained_once, failpoints, killed_run, recoveries
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3 * DEADLINE_S)]
@@ -22,17 +22,7 @@ EQUAL = "beside the run's checkpoint of update 8: trained equal, average equal, 
 
 def replay(folder: Path, *options: str) -> subprocess.CompletedProcess:
     """`tafs replay`, on as many threads as the run's learner had."""
-    command = [sys.executable, "-m", "services", "replay", str(folder), *options]
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
+    return carried_out([sys.executable, "-m", "services", "replay", str(folder), *options])
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Short runs of a second family: a tiny random FLUX.2-klein, with an adapter and as a whole."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -15,7 +14,7 @@ from services.cli.run_file import load_run_file
 from services.fleet.workers.build import build_policy
 from services.fleet.workers.evaluation import draw
 
-from .conftest import DEADLINE_S, ROOT, environment
+from .conftest import DEADLINE_S, carried_out
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(2 * DEADLINE_S)]
 
@@ -57,16 +56,7 @@ def run_file(tmp_path):
 
 
 def train(run_file, *overrides):
-    done = subprocess.run(
-        [sys.executable, "-m", "services", "train", str(run_file), *overrides],
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
+    done = carried_out([sys.executable, "-m", "services", "train", str(run_file), *overrides])
     assert done.returncode == 0, done.stdout
     folder = load_run_file(run_file, overrides).folder
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]

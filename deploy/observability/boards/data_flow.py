@@ -90,8 +90,11 @@ DATA_FLOW: Rows = {
         Chart(
             title="Deaths",
             description="Processes that died since the run's process started, by slot. One that comes back costs only "
-            "the group it had in hand.",
-            queries=[Query(expr='tafs_worker_deaths_total{run="$run"}', legend="{{role}} {{replica}}")],
+            "the group it had in hand. Those that were their node's raise no alert.",
+            queries=[
+                Query(expr='tafs_worker_deaths_total{run="$run"}', legend="{{role}} {{replica}}"),
+                Query(expr='tafs_worker_deaths_forgiven_total{run="$run"}', legend="{{role}} {{replica}}, its node's"),
+            ],
             unit="none",
             alerts=("WorkerCrashLoop",),
             lowest=0,
