@@ -34,6 +34,7 @@ PLACES = (
     "driver.collected",  # the update's groups claimed
     "driver.trained",  # not yet consumed in the queue
     "driver.consumed",
+    "end.published",  # the averaged weights, not yet measured
 )
 """All there are; a test asks for each."""
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}

@@ -26,7 +26,7 @@ from .watch import Watch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(6 * DEADLINE_S)]
 DRIVER = tuple(place for place in PLACES if place.startswith("driver."))
-WORKERS = tuple(place for place in PLACES if not place.startswith("driver."))
+WORKERS = tuple(place for place in PLACES if not place.startswith(("driver.", "end.")))
 LEARNER = tuple(place for place in WORKERS if place.startswith(("learner.", "checkpoint.")))
 FULL_S, DEAD_S = 15.0, 12.0
 """A server is full for longer than it takes to be taken for dead."""

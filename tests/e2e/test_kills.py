@@ -1,5 +1,6 @@
 """Workers killed for real, in the middle of a run: it goes on, and ends with the very weights of an undisturbed one."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(3 * DEADLINE_S)]
 
 
 RECORDED = "fleet.record={}"
+MEASURED = "evaluation={prompts: deploy/quickstart/prompts/held_out.jsonl, images: 108}"
 EQUAL = "beside the run's checkpoint of update 8: trained equal, average equal, optimizer equal"
 
 
@@ -63,23 +65,30 @@ def test_workers_of_every_role_killed_where_it_hurts_most_are_replaced_and_chang
 
 
 def test_a_server_that_dies_is_started_again_and_changes_nothing(tmp_path, whole) -> None:
-    """Between two updates, and behind the last one, when only the end is to be told and the average published."""
+    """Between two updates; behind the last one, when only the end is to be told and the average published; and when it
+    is published, and forgotten before the rollout workers measure it: their shares are the learner's then.
+    """
     marks = tmp_path / "marks"
     marks.mkdir()
-    going = Going(tmp_path, "forgetful", *LONG, **{VARIABLE: f"{marks}=driver.consumed:8=stop"})
+    stops = {VARIABLE: f"{marks}=driver.consumed:8=stop,end.published:1=stop"}
+    going = Going(tmp_path, "forgetful", *LONG, MEASURED, **stops)
     try:
         going.wait_for(lambda: going.update() >= 2, "update 2")
         going.server().kill()
-        going.wait_for(lambda: list(marks.iterdir()), "the driver's stop")
-        going.server().kill()
-        going.process.send_signal(signal.SIGCONT)
+        for place in ("driver.consumed", "end.published"):
+            going.wait_for((marks / place).exists, f"the driver's stop at {place}")
+            going.server().kill()
+            going.process.send_signal(signal.SIGCONT)
         going.end()
     finally:
         going.close()
     log = going.log.read_text()
     assert going.process.returncode == 0, log
-    assert log.count("the run's own server died, and was started again") == 2
+    assert log.count("the run's own server died, and was started again") == 3
     assert "the server lost the run, whose end is written there" in log
+    assert [share for share in (1, 2) if f"share {share} of the evaluation is drawn again" in log] == [1, 2], log
+    summary = json.loads((going.folder / "summary.json").read_text())
+    assert summary["exact_match"]["serving"]["images"] == {"before": 108, "after": 108}, summary
     assert_equal_to(going, whole)
     assert_trained_once(going)
 

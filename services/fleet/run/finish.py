@@ -13,6 +13,7 @@ from rollout.prompts import load_prompts
 from rollout.types import WeightsVersion
 from services.config import RunConfig
 from services.errors import ConfigError
+from services.fleet.failpoints import failpoint
 from services.fleet.messages import Progress
 from services.fleet.planning.model_folder import model_folder, model_name
 from services.fleet.planning.run_folder import recorded_provenance
@@ -64,7 +65,9 @@ def finish(session: Session, controller: Controller, progress: Progress, wall_se
     versions = count(progress.version + 1)  # one for every attempt: none is published twice
 
     def measure_average() -> list[Evaluation]:  # published for the rollout workers that help
-        return _measure(session, controller.publish_average(progress, versions), "after")
+        published = controller.publish_average(progress, versions)
+        failpoint("end.published")
+        return _measure(session, published, "after")
 
     figures = session.with_learner(measure_average)
     session.recorder.enter("finishing")
