@@ -38,7 +38,8 @@ from services.fleet.supervision.actors import Worker, deaths, ray_session
 from services.fleet.supervision.fleet import Fleet
 from services.fleet.supervision.heartbeat import Hearts
 from services.fleet.supervision.lifecycle import State
-from services.fleet.supervision.supervisor import Member, Supervisor
+from services.fleet.supervision.member import Member
+from services.fleet.supervision.supervisor import Supervisor
 from services.fleet.workers.simulated import Crew, Latencies, run_crew, run_learner, shares
 from services.observe.history import UpdateRecord
 from services.observe.journeys import Journey

@@ -13,7 +13,8 @@ from services.data.queue import Queue
 from services.errors import QueueError, ServerUnavailable
 from services.fleet.supervision.asked import Requests
 from services.fleet.supervision.autoscale import Seen, workers_wanted
-from services.fleet.supervision.supervisor import Role, Supervisor
+from services.fleet.supervision.member import Role
+from services.fleet.supervision.supervisor import Supervisor
 
 LOOK_EVERY_S = 1.0
 STAGE_OF: Mapping[Role, Stage] = {"rollout": "tickets", "reward": "groups"}

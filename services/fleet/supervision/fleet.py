@@ -29,7 +29,8 @@ from services.fleet.planning.placement import bundles_of, needs_of
 from services.fleet.supervision.actors import Reservation, Worker, failure, finished, results
 from services.fleet.supervision.heartbeat import Hearts
 from services.fleet.supervision.lifecycle import State
-from services.fleet.supervision.supervisor import Member, Role, Supervisor
+from services.fleet.supervision.member import Member, Role
+from services.fleet.supervision.supervisor import Supervisor
 from services.observe.workers import WorkerFigures
 from services.redis_config import RedisUsersConfig
 

@@ -21,8 +21,7 @@ from services.config import RunConfig, SupervisionConfig
 from services.errors import RewardFailed
 from services.fleet.planning.placement import Needs
 from services.fleet.supervision.actors import Worker, failure, finished, node_address, results
-from services.fleet.supervision.lifecycle import Life, Limits, Seen, State, advance, restarted
-from services.fleet.supervision.supervisor import limits_of
+from services.fleet.supervision.lifecycle import Life, Limits, Seen, State, advance, limits_of, restarted
 from services.judge_config import SERVED, JudgeConfig
 
 STOP_TIMEOUT_S = 60.0

@@ -21,6 +21,8 @@ from enum import StrEnum
 import msgspec
 from msgspec.structs import replace
 
+from services.config import SupervisionConfig
+
 
 class State(StrEnum):
     """Where a worker stands."""
@@ -55,6 +57,21 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float
     backoff_s: float  # before the first restart; doubles with each within the window
     backoff_max_s: float
+
+
+def limits_of(watch: SupervisionConfig) -> Limits:
+    """The supervision settings as the state machine wants them."""
+    return Limits(
+        suspect_s=watch.suspect_after_s,
+        dead_s=watch.dead_after_s,
+        start_s=watch.start_timeout_s,
+        hang_s=watch.hang_timeout_s,
+        drain_s=watch.drain_timeout_s,
+        restarts=watch.restarts,
+        window_s=watch.restart_window_s,
+        backoff_s=watch.backoff_s,
+        backoff_max_s=watch.backoff_max_s,
+    )
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,13 +10,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from msgspec.structs import replace
 
-from services.config import FleetConfig, RoleConfig, SupervisionConfig
+from services.config import FleetConfig, RoleConfig
 from services.errors import ConfigError, LearnerLost, WorkerFailed
 from services.fleet.supervision.actors import Worker, deaths, failure, finished, lost_nodes, results
 from services.fleet.supervision.heartbeat import Beat, Hearts
@@ -24,24 +23,21 @@ from services.fleet.supervision.lifecycle import (
     HOPEFUL,
     LIVING,
     Life,
-    Limits,
     Seen,
     State,
     advance,
     drained,
     forgiven,
-    healthy,
     killed,
+    limits_of,
     restarted,
-    why_hopeless,
 )
 from services.fleet.supervision.lost_nodes import Death, Inquest
+from services.fleet.supervision.member import ROLES, Member, Role
+from services.fleet.supervision.quorum import Quorum
 from services.fleet.supervision.stacks import write_stacks
-from services.fleet.supervision.totals import NOTHING, Totals, add_beat
 from services.observe.workers import WorkerFigures
 
-Role = Literal["learner", "rollout", "reward"]
-ROLES: tuple[Role, ...] = ("learner", "rollout", "reward")
 LOOK_EVERY_S = 0.5
 LOOK_MEMBER_S = 1e-3
 """Between two looks, for each member: a large fleet is looked at less often, and costs the driver no larger share."""
@@ -50,62 +46,6 @@ STACKS_TIMEOUT_S = 3.0
 DRAINED = "drained"
 LOOK_CREDIT_S = 2.0
 """At most so much silence is counted for one look: a driver that was itself stopped has heard nobody."""
-
-
-@dataclass(slots=True, eq=False)
-class Member:
-    """A worker's slot, with the process that fills it now."""
-
-    slot: str
-    role: Role
-    spec: RoleConfig
-    life: Life
-    worker: Worker | None = None
-    building: Any = None  # an ObjectRef: ready when the worker is built
-    loop: Any = None  # an ObjectRef: ready when its loop has ended
-    beat: Beat | None = None
-    past: Totals = NOTHING  # of the processes before this one
-    deaths: int = 0
-    deaths_forgiven: int = 0  # of these: they were their node's
-    died_at: float = 0.0
-    leaving: bool = False  # its process ends with its loop
-
-    @property
-    def alive(self) -> Worker:
-        """The process of a member that has one."""
-        assert self.worker is not None, f"{self.slot} has no process"
-        return self.worker
-
-    @property
-    def totals(self) -> Totals:
-        """What the slot has done over all its processes."""
-        return self.past if self.beat is None else add_beat(self.past, self.beat)
-
-    def figures(self) -> WorkerFigures:
-        """The slot as the observers see it."""
-        beat, totals = self.beat, self.totals
-        return WorkerFigures(
-            slot=self.slot,
-            role=self.role,
-            state=self.life.state.value,
-            reason=self.life.reason,
-            deaths=self.deaths,
-            deaths_forgiven=self.deaths_forgiven,
-            incarnation=self.life.incarnation,
-            pid=0 if beat is None else beat.pid,
-            host="" if beat is None else beat.host,
-            phase="" if beat is None else beat.phase,
-            work="" if beat is None else beat.work,
-            silence_s=self.life.silence_s,
-            busy_s=totals.busy_s,
-            idle_s=totals.idle_s,
-            groups=totals.groups,
-            images=totals.images,
-            rewards=dict(totals.rewards),
-            version=0 if beat is None else beat.version,
-            digest="" if beat is None else beat.digest,
-            gpu_bytes=0 if beat is None else beat.gpu_bytes,
-        )
 
 
 class Supervisor:
@@ -140,7 +80,6 @@ class Supervisor:
         self._release = release
         self._folder = folder
         self._note = note
-        self._watch = fleet.supervision
         self._limits = limits_of(fleet.supervision)
         self._jitter = random.Random()
         self._members: dict[str, Member] = {}
@@ -149,16 +88,11 @@ class Supervisor:
             "rollout": fleet.rollout,
             "reward": fleet.reward,
         }
-        self._least: dict[Role, int] = {
-            "learner": fleet.learner.workers,
-            "rollout": fleet.supervision.min_healthy_rollout,
-            "reward": fleet.supervision.min_healthy_reward,
-        }
         self._wanted: dict[Role, int] = {}
         self._ending = False
         self._working = False
         self._looked = self._now = time.monotonic()
-        self._enough: dict[Role, float] = {}  # when a role last had its least number of workers
+        self._quorum = Quorum(fleet)
 
     def start(self) -> None:
         """Start every worker's process; `tick` follows them."""
@@ -177,7 +111,7 @@ class Supervisor:
     def working(self) -> None:
         """From now on rollout and reward workers run their loops; a restarted one begins by itself."""
         self._working = True
-        self._enough = dict.fromkeys(ROLES, time.monotonic())
+        self._quorum.begin(time.monotonic())
         for member in self.members("rollout", "reward"):
             if member.life.state is State.HEALTHY:
                 member.loop = member.alive.call("run")
@@ -235,7 +169,9 @@ class Supervisor:
         if lost is not None:
             self.end_learner(lost)
             raise LearnerLost(lost)
-        self._require_enough()
+        for role in ROLES:
+            lives = [member.life for member in self.members(role)]
+            self._quorum.require(role, lives, self._now, working=self._working)
 
     def end_learner(self, reason: str) -> None:
         """End every rank: none can go on without its peers."""
@@ -410,47 +346,12 @@ class Supervisor:
             member.worker = member.building = member.loop = None
         self._become(member, life)
 
-    def _require_enough(self) -> None:
-        for role in ROLES:
-            lives = [member.life for member in self.members(role)]
-            if any(life.state is State.DRAINING for life in lives):
-                continue
-            least = self._least[role]
-            if reason := why_hopeless(role, lives, least):
-                raise WorkerFailed(reason)
-            if role == "learner" or not self._working or healthy(lives) >= least:
-                self._enough[role] = self._now
-            elif self._now - self._enough[role] > self._watch.min_healthy_grace_s:
-                raise WorkerFailed(
-                    f"{healthy(lives)} healthy {role} worker(s) for {self._watch.min_healthy_grace_s:.0f} s, expected "
-                    f"at least {least} (fleet.supervision.min_healthy_{role}); {_reasons(lives)}"
-                )
-
-
-def limits_of(watch: SupervisionConfig) -> Limits:
-    """The supervision settings as the state machine wants them."""
-    return Limits(
-        suspect_s=watch.suspect_after_s,
-        dead_s=watch.dead_after_s,
-        start_s=watch.start_timeout_s,
-        hang_s=watch.hang_timeout_s,
-        drain_s=watch.drain_timeout_s,
-        restarts=watch.restarts,
-        window_s=watch.restart_window_s,
-        backoff_s=watch.backoff_s,
-        backoff_max_s=watch.backoff_max_s,
-    )
-
 
 def _stacks_of(reference: Any, answered: Iterable[Any]) -> str:  # noqa: ANN401 - an ObjectRef
     if reference not in answered:
         return f"no answer in {STACKS_TIMEOUT_S:.0f} s: the process is stopped, or a call into C does not return"
     error = failure(reference)
     return str(error) if error is not None else str(results([reference], 1.0, "stacks")[0])
-
-
-def _reasons(lives: Sequence[Life]) -> str:
-    return "last ends: " + "; ".join(life.reason for life in lives if life.reason)
 
 
 def _said(error: Exception) -> Exception:
