@@ -1,7 +1,8 @@
 """Train the second family's base model as the quickstart's recipe trains its own: the same pictures, rates and batches.
 
-    python -m tests.second_family.base OUTPUT_FOLDER [--flow-updates N] [--seed S]
+    python -m tests.second_family.base OUTPUT_FOLDER [--flow-updates N] [--seed S] [--wrong SHARE]
 
+With --wrong it learns from the pictures of `tests.ablation.miscaptioned`: sharp, and so many under a wrong caption.
 The autoencoder is the quickstart's; what is trained is the transformer, by flow matching. The text encoder is random
 and stays so, so that every prompt is encoded once. Writes a stock `Flux2KleinPipeline` folder.
 """
@@ -11,14 +12,18 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLFlux2, Flux2KleinPipeline
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pixel_unshuffle
 
+from tests.ablation.miscaptioned import captioned
 from tests.second_family import networks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +33,8 @@ import train as recipe  # noqa: E402
 from render import COLOURS, NUMBERS, batch, prompt  # noqa: E402
 
 FLOW_UPDATES = 3000
+Captioned = Callable[[int, np.random.Generator], tuple[list[str], NDArray[np.uint8]]]
+"""So many prompts, and their pictures [n, 16, 32, 3]."""
 
 
 def normalised_autoencoder(rng: np.random.Generator) -> AutoencoderKLFlux2:
@@ -52,7 +59,7 @@ def clean_latents(vae: AutoencoderKLFlux2, pictures: Tensor) -> Tensor:
     return (patches - mean) / (variance + vae.config.batch_norm_eps).sqrt()
 
 
-def train_flow(pipeline: Flux2KleinPipeline, rng: np.random.Generator, updates: int) -> None:
+def train_flow(pipeline: Flux2KleinPipeline, rng: np.random.Generator, updates: int, drawn: Captioned) -> None:
     """Flow matching at uniform noise levels: the transformer learns v = eps - x0."""
     parameters = list(pipeline.transformer.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=recipe.FLOW_RATE, weight_decay=1e-4)
@@ -65,7 +72,7 @@ def train_flow(pipeline: Flux2KleinPipeline, rng: np.random.Generator, updates: 
     image_ids = torch.cartesian_prod(*(torch.arange(n) for n in (1, 1, 2, 1)))
     started = time.monotonic()
     for update in range(updates):
-        prompts, pictures = batch(recipe.BATCH, rng, recipe.FLOW_OUT_OF_FOCUS)
+        prompts, pictures = drawn(recipe.BATCH, rng)
         with torch.no_grad():
             x0 = clean_latents(pipeline.vae, recipe.as_tensor(pictures)).flatten(2).transpose(1, 2)
         sigma = torch.rand(recipe.BATCH)
@@ -102,14 +109,14 @@ def build_pipeline(vae: AutoencoderKLFlux2) -> Flux2KleinPipeline:
     )
 
 
-def train_base(folder: Path, flow_updates: int, seed: int) -> None:
+def train_base(folder: Path, flow_updates: int, seed: int, drawn: Captioned = recipe.out_of_focus) -> None:
     """Train and write the folder."""
     torch.set_num_threads(1)  # another number of threads rounds differently and ends at other weights
     torch.manual_seed(seed)
     vae = normalised_autoencoder(np.random.default_rng([seed, 0]))
     torch.manual_seed(seed)
     pipeline = build_pipeline(vae)
-    train_flow(pipeline, np.random.default_rng([seed, 1]), flow_updates)
+    train_flow(pipeline, np.random.default_rng([seed, 1]), flow_updates, drawn)
     pipeline.save_pretrained(folder)
 
 
@@ -119,8 +126,10 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--flow-updates", type=int, default=FLOW_UPDATES)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--wrong", type=float, help="this share of captions, and sharp pictures")
     arguments = parser.parse_args()
-    train_base(arguments.output, arguments.flow_updates, arguments.seed)
+    pictures = recipe.out_of_focus if arguments.wrong is None else partial(captioned, wrong=arguments.wrong)
+    train_base(arguments.output, arguments.flow_updates, arguments.seed, pictures)
 
 
 if __name__ == "__main__":
