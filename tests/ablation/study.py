@@ -1,8 +1,8 @@
 """The study: arms x seeds with a fixed budget of images, in one process each, resumable.
 
     python -m tests.ablation.study --out FOLDER [--arms NAME ...] [--seeds 1 2 3 4 5] [--images 576]
-        [--every 48] [--evaluate 1080] [--search-images 288] [--search-seeds 1000 1001] [--base RUN.yaml]
-        [--settings KEY=VALUE ...] [--target 0.8]
+        [--every 48] [--evaluate 1080] [--search-images 288] [--search-seeds 1000 1001] [--rates 1e-3 1.4e-3] [--hot]
+        [--base RUN.yaml] [--settings KEY=VALUE ...] [--target 0.8]
 
 The figure is the exact match of held-out images; where the run file's first reward does not read text, its mean.
 
@@ -10,7 +10,7 @@ Every finished run is a line of FOLDER/runs.jsonl and is never repeated while it
 a run that was cut off starts anew. With --search-images each arm first tries its rates and temperatures on seeds of
 the search's own with that budget and a third of the images in its two evaluations, and its study runs take those whose
 curves are best with the serving sampler, on average over points and seeds; without, the base file's rate and the arm's
-middle temperature. An arm that is another one with a single change takes that one's choice. Once a run has reached the
+middle temperature. --rates and --hot search other rates, and at each arm's highest temperature alone. An arm that is another one with a single change takes that one's choice. Once a run has reached the
 target, it is evaluated at its end only. Prints the table and draws the figure of what FOLDER holds (table.py).
 """
 
@@ -220,7 +220,7 @@ class Study:
             made = [self.run(name, seed, found, images, **effort) for seed in seeds]
             return sum(point["serving"] for record in made for point in record["curve"])
 
-        return max(searched(arm), key=height)
+        return max(searched(arm, self._arguments.rates or arm.rates, hot=self._arguments.hot), key=height)
 
 
 def temperature(value: float) -> str:
@@ -228,10 +228,11 @@ def temperature(value: float) -> str:
     return f"sampling.temperature={{start: {value:g}}}"
 
 
-def searched(arm: Arm) -> Iterator[tuple[str, ...]]:
-    """Every setting that an arm's search tries."""
-    for rate in arm.rates:
-        for heat in [arm.fixed] if arm.fixed else [(temperature(value),) for value in arm.temperatures]:
+def searched(arm: Arm, rates: Sequence[float], *, hot: bool) -> Iterator[tuple[str, ...]]:
+    """Every setting that an arm's search tries; hot: of its temperatures the highest alone."""
+    heats = [max(arm.temperatures)] if hot else arm.temperatures
+    for rate in rates:
+        for heat in [arm.fixed] if arm.fixed else [(temperature(value),) for value in heats]:
             yield (f"learning.rate={rate:g}", *heat)
 
 
@@ -265,6 +266,8 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=TARGET, help="of the figure: how many images until there?")
     parser.add_argument("--search-images", type=int, default=0, help="budget of each run of the search; 0 = none")
     parser.add_argument("--search-seeds", type=int, nargs="+", default=[SEARCH_SEED])
+    parser.add_argument("--rates", type=float, nargs="+", help="the search's, in the place of each arm's own")
+    parser.add_argument("--hot", action="store_true", help="search at each arm's highest temperature alone")
     parser.add_argument("--list", action="store_true", help="print the arms and end")
     parser.add_argument("--settings", nargs="*", default=[], help="settings for all runs: dotted.key=value")
     arguments = parser.parse_args()

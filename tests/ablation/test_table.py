@@ -89,5 +89,9 @@ def test_a_line_that_a_kill_cut_off_is_left_out_and_removed(tmp_path):
 
 
 def test_every_arm_searches_rates_by_temperatures_and_the_fixed_ones_rates_alone():
-    assert len(list(searched(ARMS["step_aware"]))) == 6
-    assert len(list(searched(ARMS["adaptive"]))) == 3
+    for name, settings, hot in (("step_aware", 6, 3), ("adaptive", 3, 3)):
+        assert len(list(searched(ARMS[name], ARMS[name].rates, hot=False))) == settings
+        assert len(list(searched(ARMS[name], ARMS[name].rates, hot=True))) == hot
+    assert list(searched(ARMS["flow_sde_terminal"], (7e-4,), hot=True)) == [
+        ("learning.rate=0.0007", "sampling.temperature={start: 0.9}")
+    ]
