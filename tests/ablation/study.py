@@ -10,8 +10,9 @@ Every finished run is a line of FOLDER/runs.jsonl and is never repeated while it
 a run that was cut off starts anew. With --search-images each arm first tries its rates and temperatures on seeds of
 the search's own with that budget and a third of the images in its two evaluations, and its study runs take those whose
 curves are best with the serving sampler, on average over points and seeds; without, the base file's rate and the arm's
-middle temperature. --rates and --hot search other rates, and at each arm's highest temperature alone. An arm that is another one with a single change takes that one's choice. Once a run has reached the
-target, it is evaluated at its end only. Prints the table and draws the figure of what FOLDER holds (table.py).
+middle temperature. --rates and --hot search other rates, and at each arm's highest temperature alone. An arm that is
+another one with a single change takes that one's choice. Once a run has reached the target, it is evaluated at its end
+only. Prints the table and draws the figure of what FOLDER holds (table.py).
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 
 from redis.exceptions import RedisError
 
@@ -22,6 +23,9 @@ ANSWER_S = 2.0
 METRICS_S = SCRAPE_TIMEOUT_S + 2.0
 """An endpoint whose server is silent says so only when it has waited for it."""
 SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
+
+ABSENT = (OSError, HTTPException, TafsError, RedisError, ValueError, KeyError)
+"""What a look ends with at something that is not there just now, or not whole."""
 
 
 class Watch:
@@ -76,7 +80,7 @@ class Watch:
     def _run(self) -> None:
         while not self._over.wait(LOOK_EVERY_S):
             for look in (self._at_updates, self._at_account, self._at_metrics):
-                with suppress(OSError, TafsError, RedisError, ValueError, KeyError):  # it is not there just now
+                with suppress(*ABSENT):
                     look()
 
     def _at_updates(self) -> None:
