@@ -1,21 +1,23 @@
 """The gradient's signal-to-noise ratio on the quickstart model: how many groups an update needs.
 
-    python -m tests.ablation.snr_quickstart [--updates 64] [--methods NAME:TEMPERATURE ...]
-        [--settings KEY=VALUE ...] [--out FILE]
+    python -m tests.ablation.snr_quickstart [--updates 64] [--methods NAME:TEMPERATURE ...] [--after 0]
+        [--transitions] [--settings KEY=VALUE ...] [--out FILE]
 
 Every method draws the same number of updates (of two groups each, if --settings says nothing else) at the untrained
-adapter, whose weights are put back after each. With g_i an update's gradient, as it is before clipping, |E g|^2 is
-estimated without bias by the mean of g_i . g_j over i != j, the noise by what is left of the mean of |g_i|^2. *groups*
-is how many have to be averaged until the noise is as small as the gradient; its interval is a jackknife's, by updates.
-The cosine is that between the mean gradients of the method and of the first one, over the square root of what of each
-is signal.
+adapter, or where --after so many updates of the first method have led; its weights are put back after each. With
+--transitions the gradient of each transition alone has a row, too. With g_i an update's gradient, as it is before
+clipping, |E g|^2 is estimated without bias by the mean of g_i . g_j over i != j, the noise by what is left of the mean
+of |g_i|^2. *groups* is how many have to be averaged until the noise is as small as the gradient; its interval is a
+jackknife's, by updates. The cosine is that between the mean gradients of the method and of the first one, over the
+square root of what of each is signal.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.ranks import Alone
-from rollout.types import ScoredGroup
+from rollout.types import ScoredGroup, Trajectory
 from services.cli.run_file import load_run_file
 from services.config import RunConfig
 from services.fleet.run.alone import LoneRun
@@ -63,26 +65,63 @@ class Ear(Alone):
         return tensor
 
 
-def gradients(config: RunConfig, updates: int, drawn: dict[str, list[list[ScoredGroup]]]) -> NDArray[np.float32]:
-    """[updates, parameters]. drawn: groups by sampler and steps scored, filled and used again."""
+Start = Mapping[str, Mapping[str, Tensor]]
+"""A learner's tensors."""
+
+
+def trained(config: RunConfig, updates: int) -> Start:
+    """Where so many updates lead."""
+    run = LoneRun(config, build_rewards(config))
+    for _ in range(updates):
+        run.update()
+    tensors = run.learner.tensors().items()
+    return {part: {key: tensor.clone() for key, tensor in found.items()} for part, found in tensors}
+
+
+def alone(group: ScoredGroup, place: int) -> ScoredGroup:
+    """The group with a single one of its transitions."""
+    whole = group.group.trajectory
+    kept = Trajectory(
+        transitions=whole.transitions[place : place + 1],
+        states=whole.states[:, place : place + 1],
+        actions=whole.actions[:, place : place + 1],
+        noise=whole.noise[:, place : place + 1],
+    )
+    return replace(group, group=replace(group.group, trajectory=kept))
+
+
+def gradients(
+    config: RunConfig,
+    updates: range,
+    drawn: dict[str, list[list[ScoredGroup]]],
+    start: Start,
+    *,
+    transitions: bool,
+) -> dict[str, NDArray[np.float32]]:
+    """[updates, parameters] by title: of all transitions, and where wanted of each alone. updates: whose groups are
+    drawn. drawn: groups by sampler and steps scored, filled and used again.
+    """
     run = LoneRun(config, build_rewards(config))
     learner = run.learner
-    ear = Ear(sum(parameter.numel() for parameter in learner.parameters.values()))
-    start = {
-        part: {key: tensor.clone() for key, tensor in tensors.items()} for part, tensors in learner.tensors().items()
-    }
-    learner.ranks = ear
+    run.load(start, updates.start)
     key = f"{config.sampling.model_dump_json()} {config.steps_scored(config.sampling.constant_behaviour(1.0))}"
     if key not in drawn:
         drawn.clear()
         drawn[key] = []
-        for update in range(updates):
+        for update in updates:
             learner.updates_done = update
             drawn[key].append(run.drawn())
-    for update, groups in enumerate(drawn[key]):
-        learner.load(start, update)
-        learner.update(groups, guard=update == 0)
-    return np.array(ear.heard)
+    places = range(len(drawn[key][0][0].group.trajectory.transitions)) if transitions else ()
+    found = {}
+    for place in (None, *places):
+        ear = Ear(sum(parameter.numel() for parameter in learner.parameters.values()))
+        learner.ranks = ear
+        for update, groups in zip(updates, drawn[key], strict=True):
+            learner.load(start, update)
+            parts = groups if place is None else [alone(group, place) for group in groups]
+            learner.update(parts, guard=update == updates.start)
+        found["" if place is None else f", transition {place}"] = np.array(ear.heard)
+    return found
 
 
 def config_of(name: str, heat: float, settings: Sequence[str]) -> RunConfig:
@@ -136,6 +175,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--updates", type=int, default=64)
     parser.add_argument("--methods", nargs="+", type=method, default=METHODS, metavar="NAME:TEMPERATURE")
+    parser.add_argument("--after", type=int, default=0, help="updates of the first method")
+    parser.add_argument("--transitions", action="store_true", help="each transition's gradient alone, too")
     parser.add_argument("--settings", nargs="*", default=[], help="settings for all: dotted.key=value")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -146,14 +187,18 @@ def main() -> None:
     ]
     drawn: dict[str, list[list[ScoredGroup]]] = {}
     default: NDArray[np.float32] | None = None
+    updates = range(arguments.after, arguments.after + arguments.updates)  # of groups that were not trained on
+    name, heat = arguments.methods[0]
+    start = trained(config_of(name, heat, arguments.settings), arguments.after)
     for name, heat in arguments.methods:
         config = config_of(name, heat, arguments.settings)
-        found = gradients(config, arguments.updates, drawn)
-        default = found if default is None else default
-        needed, half = groups_needed((found @ found.T).astype(np.float64), config.learning.groups_per_update)
-        ends = "-" if math.isinf(half) else f"{needed / math.exp(half):.1f} to {needed * math.exp(half):.1f}"
-        lines.append(f"| {name} | {heat:g} | {needed:.1f} | {ends} | {cosine(found, default):.2f} |")
-        print(lines[-1], flush=True)
+        found = gradients(config, updates, drawn, start, transitions=arguments.transitions)
+        for part, rows in found.items():
+            default = rows if default is None else default
+            needed, half = groups_needed((rows @ rows.T).astype(np.float64), config.learning.groups_per_update)
+            ends = "-" if math.isinf(half) else f"{needed / math.exp(half):.1f} to {needed * math.exp(half):.1f}"
+            lines.append(f"| {name}{part} | {heat:g} | {needed:.1f} | {ends} | {cosine(rows, default):.2f} |")
+            print(lines[-1], flush=True)
     if arguments.out:
         arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

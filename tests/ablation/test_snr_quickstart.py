@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 
-from tests.ablation.snr_quickstart import cosine, groups_needed, signal_and_noise
+from tests.ablation.snr_quickstart import config_of, cosine, gradients, groups_needed, signal_and_noise, trained
 
 MEAN = np.zeros(40, dtype=np.float32)
 MEAN[:4] = 1.0  # |mean|^2 = 4
@@ -42,3 +42,13 @@ def test_without_a_signal_no_number_of_groups_is_enough() -> None:
 def test_the_cosine_of_two_noisy_sets_of_one_mean_is_one() -> None:
     assert abs(cosine(drawn(400, 1.0, 2), drawn(400, 1.0, 3)) - 1.0) < 0.1
     assert abs(cosine(drawn(400, 1.0, 2), -drawn(400, 1.0, 3)) + 1.0) < 0.1
+
+
+def test_an_updates_gradient_is_the_mean_of_its_transitions_own() -> None:
+    config = config_of("step_aware", 1.0, ["sampling.samples_per_group=4"])
+    found = gradients(config, range(3, 5), {}, trained(config, 0), transitions=True)
+    whole, *parts = found.values()
+    assert whole.shape[0] == 2
+    assert len(parts) == 3
+    assert np.abs(whole).max() > 0.0
+    np.testing.assert_allclose(np.mean(parts, axis=0), whole, rtol=1e-3, atol=1e-6)

@@ -56,6 +56,12 @@ class LoneRun:
         self._remember()
         return report
 
+    def load(self, tensors: Mapping[str, Mapping[str, Tensor]], updates_done: int) -> None:
+        """Go on from a learner's tensors (Learner.tensors): these weights draw the next groups."""
+        self.learner.load(tensors, updates_done)
+        self._versions.clear()
+        self._remember()
+
     def use(self, tensors: Mapping[str, Tensor]) -> None:
         """Sample with these weights from now on."""
         with torch.no_grad():

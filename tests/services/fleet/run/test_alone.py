@@ -34,3 +34,15 @@ def test_shuffled_rewards_are_the_same_ones_at_other_samples(learned_from):
     assert any(not np.array_equal(a, b) for a, b in zip(plain, control, strict=True))
     for a, b in zip(plain, control, strict=True):
         assert sorted(map(tuple, a.tolist())) == sorted(map(tuple, b.tolist()))
+
+
+def test_a_run_that_goes_on_from_a_learners_tensors_draws_what_that_one_would_have_drawn():
+    small = ["sampling.samples_per_group=2", "learning.groups_per_update=1", "evaluation=null"]
+    config = load_run_file(ROOT / "deploy/configs/quickstart.yaml", small)
+    first, second = (LoneRun(config, build_rewards(config)) for _ in range(2))
+    first.update()
+    second.load(first.learner.tensors(), 1)
+    (wanted,), (found,) = first.drawn(), second.drawn()
+    assert found.group.weights == wanted.group.weights
+    assert found.group.ordinal == 1
+    assert found.group.trajectory.actions.equal(wanted.group.trajectory.actions)
