@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from copy import copy
 
 import pytest
@@ -196,8 +197,7 @@ def test_the_janitor_leaves_the_learners_claims_alone(queue) -> None:
 @pytest.mark.integration
 def test_a_server_that_stood_still_is_no_workers_death() -> None:
     """Paused for many leases: whoever renews at once afterwards keeps its claim, even if the janitor asks first."""
-    with EmbeddedServer() as server:
-        queue = Queue(connect(server.url), "run")
+    with EmbeddedServer() as server, connect(server.url) as redis, closing(Queue(redis, "run")) as queue:
         queue.begin(Ledger(groups_per_update=2, max_staleness=0, total_groups=8))
         queue.admit(0)
         alive, gone = claim(queue, "alive/a"), claim(queue, "gone/a")
@@ -211,7 +211,7 @@ def test_a_server_that_stood_still_is_no_workers_death() -> None:
         time.sleep(2 * LEASE_S)
         os.kill(server.pid, signal.SIGCONT)
         assert queue.sweep(LEASE_S) == ()
-        with Heartbeat(Queue(connect(server.url), "run"), "alive/a", LEASE_S):
+        with connect(server.url) as own, Heartbeat(Queue(own, "run"), "alive/a", LEASE_S):
             assert [lost.owner for lost in sweep_until_lost(queue)] == ["gone/a"]
         assert queue.publish("tickets", alive[0], b"0", 0, 0)
         assert not queue.publish("tickets", gone[0], b"1", 1, 0)

@@ -1,5 +1,7 @@
 """Who commands the run, and what a checkpoint and a server with more, less or no memory make of it together."""
 
+from contextlib import closing
+
 import pytest
 
 from services.data.queue import Ledger, Queue, accounting_holds
@@ -220,10 +222,11 @@ def test_a_waiting_claim_learns_that_the_server_lost_its_memory(server, redis, q
     found = []
 
     def wait() -> None:
-        try:
-            Queue(connect(server.url), "run").claim("tickets", "rollout-0/a", 1, 5_000)
-        except QueueError as error:
-            found.append(error)
+        with connect(server.url) as own, closing(Queue(own, "run")) as waiting_queue:
+            try:
+                waiting_queue.claim("tickets", "rollout-0/a", 1, 5_000)
+            except QueueError as error:
+                found.append(error)
 
     waiting = threading.Thread(target=wait)
     waiting.start()

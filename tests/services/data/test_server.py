@@ -150,7 +150,8 @@ def test_a_sigterm_to_everything_below_the_run_leaves_the_server_to_the_run_that
     with EmbeddedServer() as server:
         os.kill(server.pid, signal.SIGTERM)
         time.sleep(0.3)
-        assert connect(server.url).ping()
+        with connect(server.url) as client:
+            assert client.ping()
         started = time.monotonic()
         server.stop(timeout_s=20)
         assert time.monotonic() - started < 15, "it had to be killed"
