@@ -31,6 +31,9 @@ ARMS: dict[str, Arm] = {
     ),
     "step_aware": Arm(note="the default: annealed kernel, gain, equal_v"),
     "terminal": Arm(overrides=(TERMINAL,), note="our kernel and weights, terminal advantages"),
+    "policy_gradient": Arm(
+        overrides=(TERMINAL, "learning.step_weight=none"), note="our kernel: the final reward's gradient as it is"
+    ),
     "control_variate": Arm(
         overrides=("learning.advantage={mode: control_variate}",), note="the final image's reward, baseline regressed"
     ),

@@ -1,7 +1,7 @@
 """The gradient's signal-to-noise ratio on the quickstart model: how many groups an update needs.
 
     python -m tests.ablation.snr_quickstart [--updates 64] [--methods NAME:TEMPERATURE ...] [--after 0]
-        [--transitions] [--settings KEY=VALUE ...] [--out FILE]
+        [--transitions] [--towards NAME:TEMPERATURE] [--settings KEY=VALUE ...] [--out FILE]
 
 Every method draws the same number of updates (of two groups each, if --settings says nothing else) at the untrained
 adapter, or where --after so many updates of the first method have led; its weights are put back after each. With
@@ -10,6 +10,11 @@ clipping, |E g|^2 is estimated without bias by the mean of g_i . g_j over i != j
 of |g_i|^2. *groups* is how many have to be averaged until the noise is as small as the gradient; its interval is a
 jackknife's, by updates. The cosine is that between the mean gradients of the method and of the first one, over the
 square root of what of each is signal.
+
+A gradient may be sure of a way that leads nowhere. *progress* tells how far an optimizer step of one length, most of it
+noise, goes along the gradient G of --towards, estimated on as many groups again: <E P g, G> / sqrt(E |P (g - E g)|^2),
+over the first method's. P is AdamW's division by the root of the second moments that --after has left; at the untrained
+adapter there are none, and P is 1. Its interval is that of the method's own updates; G's errors are common to all rows.
 """
 
 from __future__ import annotations
@@ -170,6 +175,24 @@ def cosine(mine: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return shared / math.sqrt(signals[0] * signals[1]) if min(signals) > 0.0 else math.nan
 
 
+def second_moments(start: Start) -> NDArray[np.float32]:
+    """AdamW's running means of squared gradients, one number per parameter; ones before its first step."""
+    moments = [tensor.numpy().ravel() for key, tensor in start["optimizer"].items() if key.endswith("/exp_avg_sq")]
+    sizes = sum(tensor.numel() for tensor in start["trained"].values())
+    return np.concatenate(moments) if moments else np.ones(sizes, dtype=np.float32)
+
+
+def progress(
+    mine: NDArray[np.float32], towards: NDArray[np.float32], moments: NDArray[np.float32]
+) -> tuple[float, float]:
+    """How far a step of the noise's length goes along the mean of `towards`, and its standard error by `mine`'s rows.
+    The two are of independent groups."""
+    steps = mine / np.sqrt(moments)
+    _, noise = signal_and_noise((steps @ steps.T).astype(np.float64))
+    ways = (steps @ towards.mean(0)).astype(np.float64) / math.sqrt(noise)
+    return float(ways.mean()), float(ways.std(ddof=1)) / math.sqrt(len(ways))
+
+
 def main() -> None:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -177,19 +200,27 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", type=method, default=METHODS, metavar="NAME:TEMPERATURE")
     parser.add_argument("--after", type=int, default=0, help="updates of the first method")
     parser.add_argument("--transitions", action="store_true", help="each transition's gradient alone, too")
+    parser.add_argument("--towards", type=method, metavar="NAME:TEMPERATURE", help="whose gradient is the way to go")
     parser.add_argument("--settings", nargs="*", default=[], help="settings for all: dotted.key=value")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     lines = [
-        "| method | temperature | groups until noise = signal | 95 % | cosine with the first |",
-        "|---" * 5 + "|",
+        "| method | temperature | groups until noise = signal | 95 % | cosine with the first | progress |",
+        "|---" * 6 + "|",
     ]
     drawn: dict[str, list[list[ScoredGroup]]] = {}
     default: NDArray[np.float32] | None = None
+    first = math.nan
     updates = range(arguments.after, arguments.after + arguments.updates)  # of groups that were not trained on
+    others = range(updates.stop, updates.stop + arguments.updates)
     name, heat = arguments.methods[0]
     start = trained(config_of(name, heat, arguments.settings), arguments.after)
+    moments = second_moments(start)
+    towards: NDArray[np.float32] | None = None
+    if arguments.towards:
+        config = config_of(*arguments.towards, arguments.settings)
+        towards = gradients(config, others, {}, start, transitions=False)[""]
     for name, heat in arguments.methods:
         config = config_of(name, heat, arguments.settings)
         found = gradients(config, updates, drawn, start, transitions=arguments.transitions)
@@ -197,7 +228,12 @@ def main() -> None:
             default = rows if default is None else default
             needed, half = groups_needed((rows @ rows.T).astype(np.float64), config.learning.groups_per_update)
             ends = "-" if math.isinf(half) else f"{needed / math.exp(half):.1f} to {needed * math.exp(half):.1f}"
-            lines.append(f"| {name}{part} | {heat:g} | {needed:.1f} | {ends} | {cosine(rows, default):.2f} |")
+            way = "-"
+            if towards is not None:
+                mean, error = progress(rows, towards, moments)
+                first = mean if math.isnan(first) else first
+                way = f"{mean / first:.2f} ± {1.96 * error / first:.2f}"
+            lines.append(f"| {name}{part} | {heat:g} | {needed:.1f} | {ends} | {cosine(rows, default):.2f} | {way} |")
             print(lines[-1], flush=True)
     if arguments.out:
         arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
