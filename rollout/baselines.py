@@ -31,7 +31,11 @@ def dance_sde(step: int, sigma: float, sigma_next: float, tau: float) -> Transit
 
 
 def flow_cps(step: int, sigma: float, sigma_next: float, tau: float) -> Transition:
-    """Coefficients-Preserving Sampling (arXiv 2509.05952): tau is its eta; the annealed kernel at sin(eta pi / 2)."""
+    """Coefficients-Preserving Sampling (arXiv 2509.05952): tau is its eta; the annealed kernel at sin(eta pi / 2).
+    ValueError for an eta above 1, where the sine falls again.
+    """
+    if tau > 1.0:
+        raise ValueError(f"step {step}: kernel flow_cps has an eta of at most 1, found temperature {tau:g}")
     return replace(annealed(step, sigma, sigma_next, math.sin(tau * math.pi / 2.0)), tau=tau)
 
 

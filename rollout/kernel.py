@@ -4,7 +4,7 @@ With s = sigma_k, s' = sigma_{k+1}, temperature tau_k and the model's velocity v
 ARCHITECTURE.md, "The mathematics"):
 
     x0_hat = x - s v                    eps_hat = x + (1 - s) v
-    mean   = (1 - s') x0_hat + s' sqrt(1 - tau^2) eps_hat
+    mean   = (1 - s') x0_hat + s' sqrt(max(1 - tau^2, 0)) eps_hat
     std    = s' tau
     x[k+1] = mean + std z,              z ~ N(0, I)
 
@@ -12,6 +12,8 @@ Both hats are affine in x and v, so a transition is three numbers: mean = state_
 kernels (`baselines.py`) and other last steps (`process.py`) are other numbers of the same Transition.
 tau = 0 is the Euler step of the probability-flow ODE, tau = 1 re-noises the one-step sample (diffusers'
 `stochastic_sampling=True`), tau = sin(eta pi / 2) is Coefficients-Preserving Sampling (arXiv 2509.05952).
+Up to 1 an exact model keeps the flow's marginals; tau > 1 over-noises: there is more noise than s' says,
+as Flow-SDE has at few steps.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ Kernel = Callable[[int, float, float, float], Transition]
 
 def annealed(step: int, sigma: float, sigma_next: float, tau: float) -> Transition:
     """The TAFS transition from noise level `sigma` to `sigma_next` at temperature `tau`."""
-    kept = sigma_next * math.sqrt(1.0 - tau * tau)  # share of the old noise that stays
+    kept = sigma_next * math.sqrt(max(1.0 - tau * tau, 0.0))  # share of the old noise that stays
     return Transition(
         step=step,
         sigma=sigma,

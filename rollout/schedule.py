@@ -6,6 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+TEMPERATURE_MAX = 2.0
+"""Beyond it, a state has twice the noise that the model was trained to see there."""
+
 
 def uniform_grid(num_steps: int) -> tuple[float, ...]:
     """1, 1 - 1/K, ..., 1/K, 0: K + 1 noise levels."""
@@ -61,7 +64,7 @@ UPDATE_LAWS: dict[str, Callable[[float], float]] = {
 
 
 def temperatures(annealing: str, start: float, end: float, sigmas: Sequence[float]) -> tuple[float, ...]:
-    """One temperature per step of the grid, annealed from `start` to `end`; K values in [0, 1]."""
+    """One temperature per step of the grid, annealed from `start` to `end`; K values in [0, TEMPERATURE_MAX]."""
     law = ANNEALING[annealing]
     noisy = max(len(sigmas) - 3, 1)  # the transition into sigma 0 carries no noise
     return tuple(start + (end - start) * law(min(step / noisy, 1.0), sigma) for step, sigma in enumerate(sigmas[:-1]))

@@ -38,7 +38,7 @@ class Behaviour:
     """
 
     sigmas: tuple[float, ...]  # K + 1 noise levels, 1 = noise, from 1 down to 0
-    temperatures: tuple[float, ...]  # K values in [0, 1]; the last has no effect where sigmas end at 0
+    temperatures: tuple[float, ...]  # K values in [0, 2]; the last has no effect where sigmas end at 0
     height: int  # pixels
     width: int  # pixels
     guidance: float = 1.0  # 1 = none

@@ -6,10 +6,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rollout.schedule import UPDATE_LAWS, temperatures
-from services.block import Block, Positive, Share
+from rollout.schedule import TEMPERATURE_MAX, UPDATE_LAWS, temperatures
+from services.block import Block, Positive
 
 Warm = Annotated[float, Field(gt=0.0, le=1.0)]
+Temperature = Annotated[float, Field(ge=0.0, le=TEMPERATURE_MAX)]
 
 
 class OverUpdatesConfig(Block):
@@ -39,7 +40,7 @@ class AdaptiveConfig(Block):
     """How far an update goes towards the temperature that its groups imply, in logarithms."""
     minimum: Warm = 0.2
     """The temperature never falls below."""
-    maximum: Warm = 1.0
+    maximum: Annotated[float, Field(gt=0.0, le=TEMPERATURE_MAX)] = 1.0
     """Nor rises above."""
 
     @model_validator(mode="after")
@@ -50,13 +51,15 @@ class AdaptiveConfig(Block):
 
 
 class TemperatureConfig(Block):
-    """How much of every transition's noise is new: 0 is the deterministic ODE, 1 renews all of it."""
+    """How much of every transition's noise is new: 0 is the deterministic ODE, 1 renews all of it, more than 1 draws
+    more than the flow has there, so that what is learned bears more noise than it will be served with.
+    """
 
     annealing: Literal["constant", "linear", "cosine", "sigma"] = "constant"
     """How the temperature goes from `start` to `end` over the transitions."""
-    start: Share = 1.0
+    start: Temperature = 1.0
     """At the first transition."""
-    end: Share | None = None
+    end: Temperature | None = None
     """At the last noisy transition; required unless constant."""
     over_updates: OverUpdatesConfig | None = None
     """A factor that changes from update to update; null = 1 throughout."""

@@ -20,6 +20,7 @@ from rollout.process import num_images, process_of
 from rollout.prompts import load_prompts
 from rollout.types import Behaviour, Prompt, ScoredGroup, StepImages, WeightsVersion
 from services.config import RunConfig
+from services.errors import ConfigError
 from services.fleet.run.alone import LoneRun
 from services.fleet.workers.build import use_threads
 from services.fleet.workers.placed_rewards import build_rewards
@@ -134,6 +135,12 @@ def calibrate(
     console: Console,
 ) -> None:
     """Print the table, and the suggestion; write both as JSON where `output` says."""
+    own = config.sampling.behaviour()
+    try:
+        for temperature in temperatures:
+            process_of(replace(own, temperatures=(temperature,) * own.num_steps))
+    except ValueError as error:
+        raise ConfigError(f"--temperature: {error}") from error
     use_threads(config.fleet.rollout.cpus)
     settings = list(settings_of(config, temperatures, steps or (len(config.sampling.sigmas) - 1,), groups))
     start = suggested(settings)

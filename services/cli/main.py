@@ -357,12 +357,13 @@ def calibrate(
     """Tabulate reward, spread, diversity and legibility of every step before training, and suggest a start."""
     from rich.console import Console
 
+    from rollout.schedule import TEMPERATURE_MAX
     from services.cli.calibrate import calibrate as tabulate
     from services.cli.run_file import load_run_file
 
     taus = temperature or [0.25, 0.5, 0.75, 1.0]
-    if wrong := [tau for tau in taus if not 0.0 <= tau <= 1.0]:
-        raise ConfigError(f"--temperature: expected numbers from 0 to 1; found {wrong[0]:g}")
+    if wrong := [tau for tau in taus if not 0.0 <= tau <= TEMPERATURE_MAX]:
+        raise ConfigError(f"--temperature: expected numbers from 0 to {TEMPERATURE_MAX:g}; found {wrong[0]:g}")
     tabulate(load_run_file(run_file, overrides or ()), taus, steps or (), groups, output, Console())
 
 

@@ -30,6 +30,7 @@ ARMS: dict[str, Arm] = {
         overrides=FLOW_SDE[:1], temperatures=(0.7, 0.9), note="Flow-SDE with our credit and weights"
     ),
     "step_aware": Arm(note="the default: annealed kernel, gain, equal_v"),
+    "over_noised": Arm(temperatures=(1.25, 1.5), note="the default with more noise than the flow has"),
     "terminal": Arm(overrides=(TERMINAL,), note="our kernel and weights, terminal advantages"),
     "policy_gradient": Arm(
         overrides=(TERMINAL, "learning.step_weight=none"), note="our kernel: the final reward's gradient as it is"

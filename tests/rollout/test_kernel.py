@@ -15,6 +15,7 @@ from rollout.kernel import (
     trained_transitions,
     transition_mean,
 )
+from rollout.schedule import TEMPERATURE_MAX
 
 GRID = (1.0, 0.9, 0.6, 0.25, 0.0)
 taus = st.floats(0.0, 1.0)
@@ -105,6 +106,15 @@ def test_an_exact_model_keeps_the_coefficients_of_image_and_noise_at_every_tempe
 
     assert mean(1.0, 0.0) == pytest.approx(1.0 - s_next, abs=1e-9)
     assert mean(0.0, 1.0) ** 2 + transition.std**2 == pytest.approx(s_next**2, abs=1e-9)
+
+
+@given(falls(), st.floats(1.0, TEMPERATURE_MAX))
+def test_above_temperature_1_nothing_of_the_old_noise_stays_and_the_new_is_more_than_the_flow_has(levels, tau):
+    (s, s_next), (x, v, _) = levels, draw_states(dtype=torch.float64)
+    transition = annealed(0, s, s_next, tau)
+    torch.testing.assert_close(mean_of(transition, x, v), (1.0 - s_next) * (x - s * v), atol=1e-9, rtol=0)
+    assert transition.std == pytest.approx(tau * s_next)
+    assert transition.velocity_gain == pytest.approx(-s * (1.0 - s_next))
 
 
 @given(falls(), taus)

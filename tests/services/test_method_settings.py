@@ -58,6 +58,11 @@ def test_only_the_images_that_the_advantage_reads_are_decoded_and_scored(overrid
             ["sampling.temperature={start: 0.9, over_updates: {to: 0.5, updates: 10}, adaptive: {target: 0.2}}"],
             r"`sampling\.temperature`: over_updates and adaptive both set the temperature",
         ),
+        (["sampling.temperature={start: 2.1}"], r"sampling\.temperature\.start.*less than or equal to 2"),
+        (
+            ["sampling.kernel=flow_cps", "sampling.temperature={start: 1.2}"],
+            r"step 0: kernel flow_cps has an eta of at most 1, found temperature 1\.2",
+        ),
         (
             ["sampling.temperature={over_updates: {to: 0.01, updates: 10}}"],
             r"`sampling`: step 0 .*tau 0\.01\) cannot be trained",

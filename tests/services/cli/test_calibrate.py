@@ -73,7 +73,10 @@ def test_a_table_of_every_setting_is_printed_and_written(tmp_path):
 
 
 @pytest.mark.integration
-def test_a_temperature_beyond_1_is_refused():
-    done = calibrate("--temperature=1.5")
+def test_a_temperature_that_is_none_is_refused_and_one_that_the_kernel_does_not_have():
+    done = calibrate("--temperature=2.5")
     assert done.returncode == 64
-    assert "--temperature: expected numbers from 0 to 1; found 1.5" in done.stderr
+    assert "--temperature: expected numbers from 0 to 2; found 2.5" in done.stderr
+    done = calibrate("--temperature=1.5", "sampling.kernel=flow_cps")
+    assert done.returncode == 64
+    assert "--temperature: step 0: kernel flow_cps has an eta of at most 1, found temperature 1.5" in done.stderr
