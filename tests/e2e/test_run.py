@@ -39,8 +39,10 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Finished:
-    """A run that learns too fast, so that its adapter changes images after three updates."""
-    done = finished(tmp_path_factory.mktemp("runs"), "whole", "learning.rate=0.01", "learning.warmup_updates=0")
+    """A run that tells of itself in JSON, and learns so fast that its adapter changes images after three updates."""
+    fast = ("learning.rate=0.01", "learning.warmup_updates=0")
+    told = ("fleet.log=json", "learning.checkpoint_every=2")
+    done = finished(tmp_path_factory.mktemp("runs"), "whole", *fast, *told)
     assert done.code == 0, done.output
     return done
 
@@ -82,10 +84,8 @@ def test_a_run_leaves_all_that_the_readme_promises(whole) -> None:
     assert sorted(consumed) == list(range(6))
 
 
-def test_an_asynchronous_run_accounts_for_its_time_and_for_every_group_and_tells_so_in_json(run) -> None:
-    done = run("told", "evaluation=null", "fleet.log=json", "learning.checkpoint_every=2")
-    assert done.code == 0, done.output
-    history, before = done.history(), 0.0
+def test_an_asynchronous_run_accounts_for_its_time_and_for_every_group_and_tells_so_in_json(whole) -> None:
+    done, history, before = whole, whole.history(), 0.0
     for record in history:
         phases = record["phase_seconds"]
         assert phases.keys() == {"checkpoint", "wait", "load", "forward_backward", "publish", "other"}
@@ -103,7 +103,7 @@ def test_an_asynchronous_run_accounts_for_its_time_and_for_every_group_and_tells
         assert journey.stages[1].seconds > 0
 
     lines = [json.loads(line) for line in done.output.splitlines()]  # not one that is no object
-    assert {line["run"] for line in lines} == {"told"}
+    assert {line["run"] for line in lines} == {"whole"}
     assert {line["role"] for line in lines} == {"driver", "learner", "rollout", "reward"}
     for message, journey_version in (
         ("group drawn", "weights"),
