@@ -68,8 +68,7 @@ def alike(groups: Sequence[ScoredGroup], conditions: Sequence[Conditions]) -> li
     """
     found: dict[object, list[int]] = {}
     for place, (group, row) in enumerate(zip(groups, conditions, strict=True)):
-        shapes = [(name, tuple(tensor.shape[1:])) for name, tensor in sorted(row.tensors.items())]
-        found.setdefault((tuple(group.group.trajectory.states.shape[2:]), *shapes), []).append(place)
+        found.setdefault((tuple(group.group.trajectory.states.shape[2:]), row.shapes), []).append(place)
     return list(found.values())
 
 

@@ -22,6 +22,11 @@ class Conditions:
 
     tensors: Mapping[str, Tensor]  # each [n, ...]
 
+    @property
+    def shapes(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Of a row, by name. Rows that have the same can stand in one batch."""
+        return tuple((name, tuple(tensor.shape[1:])) for name, tensor in sorted(self.tensors.items()))
+
     def take(self, rows: Tensor | Sequence[int]) -> Conditions:
         """The conditions of the given rows, in their order, repeated where a row is."""
         index = torch.as_tensor(rows, dtype=torch.long)

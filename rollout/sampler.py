@@ -37,6 +37,11 @@ def named_noise(policy: Policy, behaviour: Behaviour, run_seed: int, ordinal: in
     return noise
 
 
+def together(noises: Sequence[Noise]) -> Noise:
+    """The noise of several groups' samples, one after another."""
+    return lambda step: torch.cat([noise(step) for noise in noises])
+
+
 @torch.no_grad()
 def sample(
     policy: Policy,

@@ -34,16 +34,13 @@ from rewards.exact_match import exact_match
 from rewards.judge import build_judge
 from rewards.ocr import build_tiny_recogniser
 from rewards.reward import Reader, Reward, checked
-from rollout.policy import Conditions, Policy, conditions_of
-from rollout.process import process_of
+from rollout.policy import Policy
 from rollout.prompts import load_prompts
-from rollout.sampler import Noise, named_noise, sample
-from rollout.seeding import named_seed
 from rollout.types import Prompt
 from services.cli.run_file import load_run_file
 from services.config import RunConfig
 from services.fleet.run.alone import LoneRun
-from services.fleet.workers.evaluation import evaluation_of
+from services.fleet.workers.evaluation import draw, evaluation_of
 from services.fleet.workers.placed_rewards import build_rewards
 from tests.ablation.arms import ARMS, Arm
 from tests.ablation.table import TARGET, write_results
@@ -114,22 +111,14 @@ Figure = Callable[[NDArray[np.uint8], Sequence[Prompt]], NDArray[Any]]  # one nu
 
 
 def evaluated(policy: Policy, config: RunConfig, temperature: float) -> Iterator[Pictures]:
-    """The evaluation's final images, those of `services.fleet.workers.evaluation`, several prompts in one batch."""
-    evaluation, behaviour = evaluation_of(config), config.sampling.constant_behaviour(temperature)
-    prompts, seed = load_prompts(evaluation.prompts), named_seed("evaluation", 0)
+    """The evaluation's final images, several prompts in one batch."""
+    evaluation = evaluation_of(config)
+    prompts = load_prompts(evaluation.prompts)
     each = -(-evaluation.images // len(prompts))
     for first in range(0, len(prompts), PROMPTS_PER_BATCH):
-        block = range(first, min(first + PROMPTS_PER_BATCH, len(prompts)))
-        rows = Conditions.concatenate([conditions_of(policy, prompts[index]) for index in block])
-        noises = [named_noise(policy, behaviour, seed, index, range(each)) for index in block]
-        conditions = rows.take([row for row in range(len(block)) for _ in range(each)])
-        drawn = sample(policy, conditions, process_of(behaviour), together(noises))
-        yield policy.decode(drawn.clean[:, -1]).numpy(), [prompts[index] for index in block for _ in range(each)]
-
-
-def together(noises: Sequence[Noise]) -> Noise:
-    """The noise of several prompts' samples, one after another."""
-    return lambda step: torch.cat([noise(step) for noise in noises])
+        block = dict(enumerate(prompts[first : first + PROMPTS_PER_BATCH], first))
+        drawn = draw(policy, config, block, each, temperature)
+        yield drawn, [prompt for prompt in block.values() for _ in range(each)]
 
 
 def reads_text(config: RunConfig) -> bool:

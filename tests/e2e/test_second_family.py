@@ -71,7 +71,7 @@ def train(run_file, *overrides):
 def first_image(policy, config):
     from rollout.prompts import load_prompts
 
-    return draw(policy, config, load_prompts(config.sampling.prompts)[0], 0, 1, 0.0)[0].astype(int)
+    return draw(policy, config, {0: load_prompts(config.sampling.prompts)[0]}, 1, 0.0)[0].astype(int)
 
 
 def test_an_adapter_that_a_run_trained_makes_the_same_image_in_stock_diffusers(run_file, tmp_path):

@@ -46,7 +46,7 @@ class Panel:
 
     def _draw(self, policy: Policy, index: int, prompt: Prompt) -> Pixels:
         temperature = self._config.sampling.serving_temperature
-        return draw(policy, self._config, prompt, index, IMAGES_PER_PROMPT, temperature)
+        return draw(policy, self._config, {index: prompt}, IMAGES_PER_PROMPT, temperature)
 
     def _score(self, pixels: Pixels, index: int, prompt: Prompt) -> dict[str, dict[str, list[float]]]:
         def scored(rewards: dict[str, Reward]) -> dict[str, list[float]]:
