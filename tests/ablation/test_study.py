@@ -19,9 +19,11 @@ def test_every_arm_is_a_valid_run_file(name):
 
 
 def study(out, *arguments):
+    prompts = (ROOT / "deploy/quickstart/prompts/held_out.jsonl").read_text().splitlines()[::9]
+    (out / "twelve.jsonl").write_text("\n".join(prompts) + "\n")
     command = [sys.executable, "-m", "tests.ablation.study", "--out", str(out), "--images=48", "--every=24"]
     return subprocess.run(
-        [*command, "--evaluate=54", *arguments],
+        [*command, "--evaluate=24", "--settings", f"evaluation.prompts={out / 'twelve.jsonl'}", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
