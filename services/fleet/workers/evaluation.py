@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -32,10 +32,7 @@ def evaluate(policy: Policy, config: RunConfig, task: EvaluationTask) -> Evaluat
     prompts, per_prompt = _plan(config)
     exact, judged = dict.fromkeys(task.temperatures, 0), dict.fromkeys(task.temperatures, 0)
     images = 0
-    mine = range(task.share, len(prompts), task.shares)
-    at_once = max(1, config.sampling.samples_per_group // per_prompt)  # no larger a batch than a group is
-    for first in range(0, len(mine), at_once):
-        block = {index: prompts[index] for index in mine[first : first + at_once]}
+    for block in blocks(config, list(enumerate(prompts))[task.share :: task.shares], per_prompt):
         targets = [str(prompt.metadata["target"]) for prompt in block.values() for _ in range(per_prompt)]
         images += len(targets)
         for temperature in task.temperatures:
@@ -43,6 +40,13 @@ def evaluate(policy: Policy, config: RunConfig, task: EvaluationTask) -> Evaluat
             exact[temperature] += int(exact_match(tiny, pixels, targets).sum())
             judged[temperature] += int(exact_match(judge, pixels, targets).sum())
     return EvaluationPart(images=images, exact=exact, judge_exact=judged)
+
+
+def blocks(config: RunConfig, prompts: Sequence[tuple[int, Prompt]], count: int) -> Iterator[dict[int, Prompt]]:
+    """Prompts by place, as many together as make no larger a batch than a group is, with `count` images each."""
+    at_once = max(1, config.sampling.samples_per_group // count)
+    for first in range(0, len(prompts), at_once):
+        yield dict(prompts[first : first + at_once])
 
 
 def draw(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from rollout.prompts import load_prompts
 from rollout.types import Prompt
 from services.config import RunConfig, WatchConfig
 from services.fleet.messages import LookPart, LookTask
-from services.fleet.workers.evaluation import draw, evaluation_of
+from services.fleet.workers.evaluation import blocks, draw, evaluation_of
 
 IMAGES_PER_PROMPT = 4
 """Enough to see whether a prompt's images become alike."""
@@ -39,14 +39,17 @@ class Panel:
         """One share of a look. base: the model before training, asked for only once."""
         mine = self._prompts[task.share :: task.shares]
         if mine and not self._base:
-            untrained = base()
-            self._base = {index: self._draw(untrained, index, prompt) for index, prompt in mine}
-        parts = [self._score(self._draw(policy, index, prompt), index, prompt) for index, prompt in mine]
-        return LookPart(parts=tuple(parts))
+            self._base = self._drawn(base(), mine)
+        drawn = self._drawn(policy, mine)
+        return LookPart(parts=tuple(self._score(drawn[index], index, prompt) for index, prompt in mine))
 
-    def _draw(self, policy: Policy, index: int, prompt: Prompt) -> Pixels:
+    def _drawn(self, policy: Policy, prompts: Sequence[tuple[int, Prompt]]) -> dict[int, Pixels]:
         temperature = self._config.sampling.serving_temperature
-        return draw(policy, self._config, {index: prompt}, IMAGES_PER_PROMPT, temperature)
+        found: dict[int, Pixels] = {}
+        for block in blocks(self._config, prompts, IMAGES_PER_PROMPT):
+            pixels = draw(policy, self._config, block, IMAGES_PER_PROMPT, temperature)
+            found |= dict(zip(block, np.split(pixels, len(block)), strict=True))
+        return found
 
     def _score(self, pixels: Pixels, index: int, prompt: Prompt) -> dict[str, dict[str, list[float]]]:
         def scored(rewards: dict[str, Reward]) -> dict[str, list[float]]:
