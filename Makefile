@@ -30,7 +30,7 @@ quickstart: $(VENV)/.ready ## Set up and run the main job; goes on where it stop
 	$(BIN)/tafs train $(RUN)
 
 test: $(VENV)/.ready ## Set up and run the tests
-	$(PYTEST) -m 'not slow and not gpu'
+	$(PYTEST) --durations=12 -m 'not slow and not gpu'
 
 unit: $(VENV)/.ready ## Only the tests that start no process and build no whole pipeline
 	$(PYTEST) -m 'not integration and not slow and not gpu'
