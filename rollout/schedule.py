@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 TEMPERATURE_MAX = 2.0
-"""Beyond it, a state has twice the noise that the model was trained to see there."""
+"""There a state has twice the noise that the model was trained to see."""
 
 
 def uniform_grid(num_steps: int) -> tuple[float, ...]:
